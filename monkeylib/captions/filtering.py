@@ -172,7 +172,7 @@ def _apply_thresholds(
     retained, dropped = [], []
     for annotation in annotations:
         value = confidence(annotation)
-        threshold = _threshold(annotation, thresholds, scores)
+        threshold = threshold_of(annotation, thresholds, scores)
         if isinstance(annotation, OcrLine):
             score_name = "confidence"
         else:
@@ -188,7 +188,7 @@ def _apply_thresholds(
     return retained, dropped
 
 
-def _threshold(annotation: Region | OcrLine, thresholds: Thresholds, scores: Mapping[str, float]) -> float:
+def threshold_of(annotation: Region | OcrLine, thresholds: Thresholds, scores: Mapping[str, float]) -> float:
     """Return the threshold of the quantity that `confidence` returns."""
     if isinstance(annotation, OcrLine):
         return thresholds.ocr
@@ -211,7 +211,7 @@ def _drop_other_names(
     """
 
     def margin(region: Region) -> float:
-        return confidence_margin(confidence(region), _threshold(region, thresholds, scores))
+        return confidence_margin(confidence(region), threshold_of(region, thresholds, scores))
 
     tags = [
         caption.text

@@ -25,7 +25,7 @@ from monkeylib.demo import requests
 from monkeylib.digests import image_digest
 from monkeylib.errors import choose
 from monkeylib.explore.answers import SideBySide
-from monkeylib.explore.caption_stages import available_experts
+from monkeylib.explore.caption_stages import available_experts, filter_of, move_thresholds
 from monkeylib.explore.drawing import draw_grid, draw_views, grid_choices
 from monkeylib.explore.samples import sample_questions
 from monkeylib.explore.tiles import tile_image
@@ -167,7 +167,7 @@ class Demo:
             self._captions.popitem(last=False)
 
         explorer = self._captions[key]
-        explorer.thresholds = requests.read_thresholds(body)
+        explorer.filters = move_thresholds(filter_of(experts), requests.read_thresholds(body))
         records = [result.record for result in explorer.results[:-1]] + [explorer.filtered()]
         stages = [
             {
@@ -177,7 +177,7 @@ class Demo:
             }
             for result, record in zip(explorer.results, records, strict=True)
         ]
-        return {"stages": stages, "thresholds": explorer.thresholds._asdict()}
+        return {"stages": stages, "thresholds": explorer.thresholds}
 
 
 DEMO = web.AppKey("demo", Demo)

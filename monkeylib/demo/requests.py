@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from monkeylib.captions.filtering import Thresholds
 from monkeylib.errors import shorten
 from monkeylib.images import is_data_uri
 from monkeylib.messages import Message
@@ -62,22 +61,21 @@ def read_names(body: Any, name: str) -> list[str]:
     return names
 
 
-def read_thresholds(body: Any) -> Thresholds:
-    """Return the thresholds of a request.
+def read_thresholds(body: Any) -> dict[str, float]:
+    """Return the thresholds of a request, by name.
 
     Raises:
-        RequestError: one is no number from 0 to 1, or there is no such threshold.
+        RequestError: one is no number from 0 to 1.
     """
     values = _fields(body).get("thresholds", {})
-    if not isinstance(values, dict) or not values.keys() <= set(Thresholds._fields):
+    if not isinstance(values, dict):
         raise RequestError(
-            f"thresholds are {shorten(values)}: expected {', '.join(Thresholds._fields)}",
-            parameter="thresholds",
+            f"thresholds are {shorten(values)}: expected a number for each name", parameter="thresholds"
         )
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise RequestError(f"{name} is {shorten(value)}: expected 0 to 1", parameter="thresholds")
-    return Thresholds(**{name: float(value) for name, value in values.items()})
+    return {name: float(value) for name, value in values.items()}
 
 
 def _fields(body: Any) -> Mapping[str, Any]:

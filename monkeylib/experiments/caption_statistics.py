@@ -1,30 +1,11 @@
-"""Statistics of the caption pipeline: annotations that the filter retains, and accuracy of reading text."""
+"""Statistics of the caption pipeline: accuracy of reading text."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 from monkeylib.captions.annotations import Record, reading_order
 from monkeylib.captions.experts.ocr import PpOcr
 from monkeylib.data.synthetic import Sample
 from monkeylib.evaluation.metrics.text import character_error
-
-
-def count_annotations(records: Sequence[Record], experts: Sequence[str]) -> list[dict[str, str | int]]:
-    """Count the retained and dropped annotations, a row for each expert and image."""
-    rows = []
-    for expert in experts:
-        for record in records:
-            retained = [*record.regions, *record.lines]
-            rows.append(
-                {
-                    "expert": expert,
-                    "image": record.name,
-                    "kept": sum(annotation.expert == expert for annotation in retained),
-                    "dropped": sum(annotation.expert == expert for annotation in record.dropped),
-                }
-            )
-
-    return rows
 
 
 def score_text_reading(record: Record, sample: Sample, expert: str = PpOcr.name) -> dict[str, int | float]:

@@ -420,7 +420,9 @@ def scores_by_height(profile: Profile, splits: Sequence[str] = ("fine", "large")
     return rows
 
 
-def scores_table(profile: Profile, rendering: str = "ordinary") -> list[Row]:
+def scores_table(
+    profile: Profile, rendering: str = "ordinary", variants: Iterable[str] = VARIANTS
+) -> list[Row]:
     """Return a row for each variant that has been run: exact match before and after training, in percent.
 
     The first row is the baseline that sees no image.
@@ -432,7 +434,7 @@ def scores_table(profile: Profile, rendering: str = "ordinary") -> list[Row]:
         shares = {split: f"{100 * share:.1f}" for split, share in blind.items() if share is not None}
         rows.append({"variant": "blind baseline, sees no image", "seeds": "-", **shares})
 
-    for variant in VARIANTS:
+    for variant in variants:
         seeds = scores.seeds(variant, rendering)
         if seeds:
             row: dict[str, tables.Value] = {"variant": TITLES[variant], "seeds": str(len(seeds))}

@@ -10,6 +10,7 @@ As in the paper, the pipeline gets the short caption of each image. It knows not
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from monkeylib.captions.filtering import Filter
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.data.synthetic import Sample, label_levels
 from monkeylib.profiles import load_profile
+from monkeylib.tables import Row
 from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 # Grid points per side of an image at which the segmenting expert is prompted. The CPU set has 8, which takes
@@ -63,6 +65,34 @@ def describe(samples: Sequence[Sample], experts: Sequence[Expert], out: Path) ->
         regions = tuple(region.model_copy(update={"mask": None}) for region in record.regions)
         records.append(record.model_copy(update={"regions": regions, "dropped": ()}))
     return records
+
+
+def measure_labels(samples: Sequence[Sample]) -> list[Row]:
+    """Return how long each kind of labels is, and how much of an image's text it has.
+
+    Args:
+        samples: training images that the pipeline has described.
+
+    Returns:
+        Rows with `labels`, mean `characters` of a caption, and `text_recall`, the share of the words in the
+        images that the captions have.
+    """
+    rows: list[Row] = []
+    for labels in label_levels.LABELS:
+        captions = [label_levels.label_turn(sample, labels)[1] for sample in samples]
+        shared, total = 0, 0
+        for sample, caption in zip(samples, captions, strict=True):
+            words = _count_words(" ".join(text.string for text in sample.texts))
+            shared += (words & _count_words(caption)).total()
+            total += words.total()
+        characters = sum(map(len, captions)) / len(captions)
+        rows.append({"labels": labels, "characters": round(characters, 1), "text_recall": shared / total})
+    return rows
+
+
+def _count_words(text: str) -> Counter[str]:
+    """Count words, without the punctuation around them."""
+    return Counter(word for part in text.lower().split() if (word := part.strip('.,:;"')))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from monkeylib.captions import registry, stages
 from monkeylib.captions.annotations import Record
+from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.filtering import DEFAULTS, Filter, Thresholds
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.models import Expert
 from monkeylib.captions.pipeline import Pipeline
 from monkeylib.digests import image_digest
+from monkeylib.errors import choose
 from monkeylib.images import ImageInput, open_image
 
 
@@ -39,8 +41,18 @@ def available_experts() -> list[str]:
     return [name for name in registry.expert_sets()["cpu"] if not registry.missing_assets(name)]
 
 
+def filter_of(experts: Sequence[str | Expert]) -> Filter:
+    """Return the filter with which `monkeylib caption` runs experts, or experts of these names.
+
+    Raises:
+        ValueError: there is no such expert.
+    """
+    names = [expert for expert in experts if isinstance(expert, str)]
+    return Filter(smallest_segment=registry.smallest_segment(names)).for_experts(_load(experts))
+
+
 def run_stages(
-    image: ImageInput, experts: Sequence[str | Expert], thresholds: Thresholds | None = DEFAULTS
+    image: ImageInput, experts: Sequence[str | Expert], filters: Filter | None = None
 ) -> Iterator[StageResult]:
     """Caption one image and yield what is there after each stage; the last one filters and writes.
 
@@ -49,16 +61,14 @@ def run_stages(
     Args:
         image: anything that `images.open_image` reads.
         experts: experts, or their names.
-        thresholds: of the filter; None lets everything through.
+        filters: the filter; by default that of the experts (`filter_of`).
 
     Raises:
         ValueError: an image that cannot be read, or there is no such expert.
     """
     opened = open_image(image)
-    loaded = [
-        expert if isinstance(expert, Expert) else registry.load_experts([expert])[0] for expert in experts
-    ]
-    pipeline = Pipeline(loaded, filters=Filter(thresholds), batch_size=1)
+    filters = filter_of(experts) if filters is None else filters
+    pipeline = Pipeline(_load(experts), filters=filters, batch_size=1)
 
     with tempfile.TemporaryDirectory() as folder:
         samples = [_sample(opened)]
@@ -67,13 +77,50 @@ def run_stages(
             yield StageResult(statistics.stage, samples[0].record, statistics.seconds)
 
 
-def filter_again(record: Record, thresholds: Thresholds) -> Record:
-    """Return an unfiltered record, filtered and captioned by the rules, at other thresholds."""
+def movable_thresholds(record: Record, filters: Filter) -> dict[str, float]:
+    """Return the thresholds that decide on an unfiltered record's annotations, by field or expert.
+
+    Regions have the threshold of their expert's own scores where the filter has one, else that of their kind.
+    """
+    thresholds = filters.thresholds or Thresholds(0, 0, 0, 1)
+    values: dict[str, float] = {}
+    for region in record.regions:
+        has_own = region.match is None and region.expert in filters.scores
+        name = region.expert if has_own else region.kind
+        values[name] = filters.scores[name] if has_own else getattr(thresholds, name)
+    if record.lines:
+        values["ocr"] = thresholds.ocr
+    return {**values, "same_caption": thresholds.same_caption}
+
+
+def move_thresholds(filters: Filter, values: Mapping[str, float]) -> Filter:
+    """Return a filter with other thresholds, named as by `movable_thresholds`.
+
+    Raises:
+        ValueError: there is no such threshold.
+    """
+    names = [*Thresholds._fields, *filters.scores]
+    for name in values:
+        choose("threshold", name, names)
+    fields = {name: value for name, value in values.items() if name in Thresholds._fields}
+    scores = {name: value for name, value in values.items() if name not in fields}
+    thresholds = (filters.thresholds or DEFAULTS)._replace(**fields)
+    return replace(filters, thresholds=thresholds, scores={**filters.scores, **scores})
+
+
+def filter_again(record: Record, filters: Filter) -> Record:
+    """Return an unfiltered record, filtered anew and captioned by the rules."""
     with tempfile.TemporaryDirectory() as folder:
-        *_, compose = Pipeline([], filters=Filter(thresholds)).stages(Path(folder))
+        compose = stages.ComposeStage(RuleComposer(), filters, Path(folder))
         empty = Image.new("RGB", (1, 1))
         (sample,), _ = compose([stages.PipelineSample(InputImage(empty, record.name), record)])
         return sample.record
+
+
+def _load(experts: Sequence[str | Expert]) -> list[Expert]:
+    return [
+        expert if isinstance(expert, Expert) else registry.load_experts([expert])[0] for expert in experts
+    ]
 
 
 def _sample(image: Image.Image) -> stages.PipelineSample:

@@ -1,5 +1,6 @@
 """Images with annotations and dropped annotations, and what each level of captions adds."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from PIL import Image
 
@@ -26,12 +28,27 @@ FILTERS = {
     "scores": "filter by the experts' scores",
     "scores and size": "by scores and size of segments",
 }
+_HALO = [withStroke(linewidth=3, foreground="white", alpha=0.7)]  # so that lines stand out on any image
 _SEGMENT_COLOURS = plt.get_cmap("tab20").colors
 _WIDTH = 2.4  # of an image, in inches
 _TEXT_HEIGHT = 0.7  # of the lines above and below an image, in inches
 _PIXELS = 400  # longer side of a drawn photograph: more than its place on the figure has
 _MAX_LINES = 3  # of text below an image
 _MAX_CHARACTERS = 36  # across an image
+_MAX_STATEMENTS = 5  # below an image of one level
+_STATEMENT_CHARACTERS = 28  # across such an image
+_DESCRIPTION_CHARACTERS = 32  # across the description
+# Of thresholds that are marked: the line, and what it stands for.
+_THRESHOLD_STYLES = {
+    "before": (":", "threshold of the released code"),
+    "after": ("-", "calibrated threshold"),
+}
+DESCRIPTION_LEVELS = ("1 whole image", "2 regions", "3 segments", "4 text", "5 description")
+EXPERT_TITLES = {
+    "yolox-nano": "YOLOX: regions",
+    "efficientnet-lite0": "tagger: whole image",
+    "pp-ocr": "PP-OCR: lines of text",
+}
 
 
 # Annotated images
@@ -100,7 +117,7 @@ def _show(ax: Axes, image: Image.Image) -> None:
 def _draw_box(ax: Axes, box: Box, colour: str, linestyle: str = "-") -> None:
     x0, y0, x1, y1 = box
     style = {"fill": False, "edgecolor": colour, "linestyle": linestyle, "linewidth": 1.5}
-    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **style))
+    ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, path_effects=_HALO, **style))
 
 
 def _label_regions(ax: Axes, regions: Sequence[Region]) -> list[Text]:
@@ -147,97 +164,71 @@ def _write_below(ax: Axes, texts: Sequence[str]) -> None:
     ax.text(0, -0.03, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8, color=TEXT)
 
 
-# Recognised text
+# The levels of a description
 
 
-def draw_ocr(images: Sequence[Image.Image], records: Sequence[Record]) -> Figure:
-    """Draw images above, and below each the text that was read in it, at its place and in its size.
+def draw_description_levels(image: Image.Image, annotated: Record, filtered: Record) -> Figure:
+    """Draw the levels of a description side by side, each with what its experts say, below the image.
 
-    Text that the filter dropped is drawn in another colour and crossed out.
+    Args:
+        image: the image.
+        annotated: everything that the experts have annotated, with masks.
+        filtered: what passes the filter, and the description that is made of it.
     """
-    fig, axes = plt.subplots(2, len(images), figsize=(2.8 * len(images), 5.9), squeeze=False)
+    fig, axes = plt.subplots(1, 5, figsize=(2.2 * 5, 3.5))
+    for ax in axes[:4]:
+        _show(ax, image)
+    whole, regions, segments, texts, description = axes
 
-    for (image_ax, text_ax), image, record in zip(axes.T, images, records, strict=True):
-        _show(image_ax, image)
-        image_ax.set_title(record.name)
+    originals = [(filtered.original_caption, True)] if filtered.original_caption else []
+    _list_below(whole, [*originals, *((caption.text, True) for caption in filtered.captions)])
 
-        # The text panel has the coordinates of the image.
-        limits = {"xlim": image_ax.get_xlim(), "ylim": image_ax.get_ylim()}
-        text_ax.set(**limits, aspect="equal", xticks=[], yticks=[])
-        text_ax.grid(False)
-        text_ax.spines[:].set_visible(True)
+    statements: dict[str, list[tuple[str, bool]]] = {"region": [], "segment": []}
+    for region in annotated.regions:
+        is_passed = region in filtered.regions
+        statements[region.kind].append((f"{region.text} {region.score:.2f}", is_passed))
+        if region.kind == "region":
+            _draw_box(regions, region.box, *((REGION,) if is_passed else (DROPPED, "--")))
+    _list_below(regions, statements["region"])
 
-        pixel_size = 72 * 2.6 / image.width  # in points
-        for line in record.lines:
-            _write_line(text_ax, line.box, line.text, pixel_size)
+    masks = [region for region in annotated.regions if region.kind == "segment"]
+    extent = (0, image.width, image.height, 0)
+    segments.imshow(colour_segments(image, masks), extent=extent)
+    _list_below(segments, statements["segment"])
 
-        readers = {line.expert for line in record.lines}
-        for dropped in record.dropped:
-            if dropped.expert in readers:
-                _write_line(text_ax, dropped.box, dropped.text, pixel_size, color=DROPPED)
-                x0, y0, x1, y1 = dropped.box
-                text_ax.plot([x0, x1], [(y0 + y1) / 2] * 2, color=DROPPED, linewidth=1)
+    for line in annotated.lines:
+        style = {"edgecolor": TEXT} if line in filtered.lines else {"edgecolor": DROPPED, "linestyle": "--"}
+        texts.add_patch(Polygon(line.quad, fill=False, linewidth=1.5, path_effects=_HALO, **style))
+    lines = reading_order(annotated.lines)
+    _list_below(texts, [(f"“{line.text}” {line.confidence:.2f}", line in filtered.lines) for line in lines])
 
+    # The place of an image, for the description.
+    description.set(xlim=whole.get_xlim(), ylim=whole.get_ylim(), aspect="equal", xticks=[], yticks=[])
+    description.set_anchor("N")
+    description.grid(False)
+    description.spines[:].set_visible(True)
+    text = textwrap.fill(filtered.detailed_caption or "nothing", _DESCRIPTION_CHARACTERS)
+    description.text(0.04, 0.95, text, transform=description.transAxes, va="top", fontsize=7)
+
+    for ax, title in zip(axes, DESCRIPTION_LEVELS, strict=True):
+        ax.set_title(title, fontsize=9)
     return fig
 
 
-def _write_line(ax: Axes, box: Box, text: str, pixel_size: float, color: str = INK) -> None:
-    """Write text at the left of its box, its letters as high as the box allows.
-
-    Args:
-        ax: axes in pixels of the image.
-        box: where the text was read.
-        text: what was read.
-        pixel_size: of a pixel of the image on the figure, in points.
-        color: of the letters.
-    """
-    x0, y0, _, y1 = box
-    ax.text(x0, (y0 + y1) / 2, text, fontsize=0.75 * pixel_size * (y1 - y0), va="center", color=color)
-
-
-# Segments
-
-
-def draw_segments(
-    images: Sequence[Image.Image], regions: Sequence[Sequence[Region]], columns: int = 4
-) -> Figure:
-    """Draw images above, and below each its coloured segments, each with its text and its score.
-
-    Args:
-        images: the images.
-        regions: the segments of each, with masks.
-        columns: images in a row.
-    """
-    # Rounded up
-    rows = -(-len(images) // columns)
-    shape = max(image.height / image.width for image in images)
-    size = (_WIDTH * columns, 2 * rows * _WIDTH * shape)
-    fig, axes = plt.subplots(2 * rows, columns, figsize=size, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
-
-    badge = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8}
-    labels = []
-    for number, (image, segments) in enumerate(zip(images, regions, strict=True)):
-        # Each row of images is followed by the row of their segments.
-        row, column = 2 * (number // columns), number % columns
-        axes[row, column].imshow(image)
-
-        segment_ax = axes[row + 1, column]
-        segment_ax.imshow(colour_segments(image, segments))
-        for segment in segments:
-            if not segment.text:
-                continue
-            x0, y0, x1, y1 = segment.box
-            label = f"{segment.text} {segment.score:.2f}"
-            text = segment_ax.text(
-                (x0 + x1) / 2, (y0 + y1) / 2, label, fontsize=6, color=INK, ha="center", bbox=badge
-            )
-            labels.append((segment.score, text))
-
-    # The surest segments are named first; what then has no room goes without a name.
-    separate_labels([text for _, text in sorted(labels, key=lambda label: -label[0])])
-    return fig
+def _list_below(ax: Axes, statements: Sequence[tuple[str, bool]]) -> None:
+    """Write statements below an image, the first ones, and in another colour those that were dropped."""
+    height = 0.13  # of a line, as a share of the image
+    top, listed = -0.04, sorted(statements, key=lambda statement: not statement[1])[:_MAX_STATEMENTS]
+    for text, is_passed in listed:
+        wrapped = textwrap.wrap(text, _STATEMENT_CHARACTERS)
+        colour = INK if is_passed else DROPPED
+        ax.text(0, top, "\n".join(wrapped), transform=ax.transAxes, va="top", fontsize=7.5, color=colour)
+        top -= height * len(wrapped)
+    if len(statements) > len(listed):
+        more = f"and {len(statements) - len(listed)} more"
+        ax.text(0, top, more, transform=ax.transAxes, va="top", fontsize=7.5, color=DROPPED)
+    if not statements:
+        ax.text(0, top, "nothing", transform=ax.transAxes, va="top", fontsize=7.5)
 
 
 def colour_segments(image: Image.Image, regions: Sequence[Region]) -> np.ndarray:
@@ -281,7 +272,42 @@ def draw_overlap(side: float = 0.1) -> Figure:
     return fig
 
 
-def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -> Figure:
+def draw_thresholds(rows: Sequence[Row], marks: Sequence[Row]) -> Figure:
+    """Draw how many statements of each expert pass a threshold, right ones and wrong ones.
+
+    Args:
+        rows: counts by threshold (`expert`, `threshold`, `right`, `wrong`).
+        marks: thresholds to mark (`expert`, `calibration`, `threshold`): those "before" and "after".
+    """
+    frame = pd.DataFrame(rows)
+    experts = list(dict.fromkeys(frame["expert"]))
+    fig, axes = plt.subplots(1, len(experts), figsize=(2.9 * len(experts), 2.6), squeeze=False, sharey=True)
+
+    for ax, expert in zip(axes.flat, experts, strict=True):
+        counts = frame[frame["expert"] == expert].melt("threshold", ["right", "wrong"], "statements")
+        sns.lineplot(
+            counts,
+            x="threshold",
+            y="value",
+            hue="statements",
+            palette=[REGION, DROPPED],
+            drawstyle="steps-post",
+            ax=ax,
+        )
+        for mark in marks:
+            if mark["expert"] == expert and mark["calibration"] in _THRESHOLD_STYLES:
+                style, label = _THRESHOLD_STYLES[mark["calibration"]]
+                ax.axvline(float(mark["threshold"]), color=INK, linestyle=style, linewidth=1, label=label)
+        ax.get_legend().remove()
+        ax.set(title=EXPERT_TITLES.get(expert, expert), ylabel="statements that pass", xlim=(0.25, 1))
+    axes[0, 0].set_ylim(bottom=0)
+
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return fig
+
+
+def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 4) -> Figure:
     """Draw a panel for each metric: its value, with 95 % intervals, from the original caption to the texts.
 
     Args:
@@ -305,7 +331,7 @@ def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -
         scores = frame[frame["metric"] == metric]
         if scores.empty:
             raise ValueError(f"There are no rows of {metric!r} to draw.")
-        _draw_level_lines(ax, scores, levels, filters)
+        _draw_level_points(ax, scores, levels, filters)
         ax.set(title=metric, xlabel="", ylabel="", ylim=(0, None if metric == "CIDEr-D" else 1.05))
 
     for ax in axes.flat[len(metrics) :]:
@@ -314,15 +340,15 @@ def draw_levels(rows: Sequence[Row], metrics: Sequence[str], columns: int = 3) -
     return fig
 
 
-def _draw_level_lines(ax: Axes, scores: pd.DataFrame, levels: Sequence[str], filters: Sequence[str]) -> None:
-    """Draw a line through the levels for each filter, shifted a little so that lines do not overlap."""
+def _draw_level_points(ax: Axes, scores: pd.DataFrame, levels: Sequence[str], filters: Sequence[str]) -> None:
+    """Draw a point at each level for each filter, shifted a little so that points do not overlap."""
     for number, name in enumerate(filters):
         line = scores[scores["filter"] == name]
         # The middle filter stands on its level, the others to either side.
         x = line["level"].map(levels.index) + 0.12 * (number - 1)
 
         colour = COLOURS[number]
-        sns.lineplot(x=x, y=line["value"], color=colour, marker="o", label=FILTERS[name], legend=False, ax=ax)
+        sns.scatterplot(x=x, y=line["value"], color=colour, label=FILTERS[name], legend=False, ax=ax)
         draw_intervals(ax, x, line["value"], line["low"], line["high"], color=colour)
 
     ax.set_xticks(range(len(levels)), levels, rotation=35, ha="right")

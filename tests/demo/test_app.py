@@ -5,10 +5,11 @@ import urllib.error
 import urllib.request
 
 import pytest
-from PIL import Image
 
+from monkeylib import resources
 from monkeylib.demo.app import Demo, build_app
 from monkeylib.explore.answers import BASE
+from monkeylib.images import open_image
 from monkeylib.serving.limits import Limits
 from tests.support import random_monkey
 from tests.support.serving import data_url, image_part, running, user
@@ -117,12 +118,16 @@ def test_attention(address, demo_monkey, image):
 
 def test_captions(address, monkeypatch):
     # The expert that reads text brings its weights in its package.
-    image = data_url(Image.new("RGB", (64, 48), "white"))
-    result = post(
-        address, "/api/captions", {"image": image, "experts": ["pp-ocr"], "thresholds": {"ocr": 0.5}}
-    )
+    image = data_url(open_image(resources.samples() / "sign.png"))
+    request = {"image": image, "experts": ["pp-ocr"]}
+    result = post(address, "/api/captions", {**request, "thresholds": {"ocr": 0.5}})
     assert [stage["svg"][:4] for stage in result["stages"]] == ["<svg"] * 2
-    assert result["thresholds"]["ocr"] == 0.5
+    assert result["thresholds"] == {"ocr": 0.5, "same_caption": 0.6}
+    # What one reader has moved doesn't stay for the next one.
+    assert post(address, "/api/captions", request)["thresholds"]["ocr"] == 0.85
+    assert "no threshold called 'yolox'" in post(
+        address, "/api/captions", {**request, "thresholds": {"yolox": 0.5}}
+    )
     assert "choose at least one" in post(address, "/api/captions", {"image": image, "experts": []})
     assert "no expert called 'x'" in post(address, "/api/captions", {"image": image, "experts": ["x"]})
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Record, Region
+from monkeylib.captions.annotations import DroppedAnnotation, OcrLine, Record
 from monkeylib.data.synthetic import make_sample
 from monkeylib.experiments import caption_statistics
 
@@ -71,19 +71,3 @@ def test_word_that_is_read_twice_counts_once_if_it_occurs_once():
 def test_character_error_is_1_if_nothing_is_read():
     scores = caption_statistics.score_text_reading(record(), SAMPLE)
     assert scores["kept"] == scores["read"] == scores["wrong"] == 0 and scores["character error"] == 1
-
-
-def test_annotations_are_counted_by_expert_and_image():
-    cat = Region(box=(0, 0, 9, 9), text="cat", score=0.9, expert="yolox-nano")
-    dropped_line = DroppedAnnotation(text="O", box=(0, 0, 9, 9), expert="pp-ocr", reason="unsure")
-    records = [
-        record(read()[:2], regions=(cat,), dropped=(dropped_line,)),
-        record().model_copy(update={"name": "b.png"}),
-    ]
-
-    assert caption_statistics.count_annotations(records, ["pp-ocr", "yolox-nano"]) == [
-        {"expert": "pp-ocr", "image": "page.png", "kept": 2, "dropped": 1},
-        {"expert": "pp-ocr", "image": "b.png", "kept": 0, "dropped": 0},
-        {"expert": "yolox-nano", "image": "page.png", "kept": 1, "dropped": 0},
-        {"expert": "yolox-nano", "image": "b.png", "kept": 0, "dropped": 0},
-    ]

@@ -123,3 +123,13 @@ def test_committed_descriptions_fit_into_a_conversation():
     for caption in label_levels.pipeline_captions().values():
         images = [processor.visual_tokens()]
         processor.layout.encode_conversation(images, [(prompt, caption)], profile.training.max_length)
+
+
+def test_labels_are_longer_the_more_levels_they_have(samples, described):
+    rows = {row["labels"]: row for row in label_descriptions.measure_labels(samples)}
+    characters = [rows[level]["characters"] for level in label_levels.LEVELS]
+    assert characters == sorted(characters) and len(set(characters)) > 1
+    # Text that is not legible has no place in a caption.
+    assert rows["short"]["text_recall"] < rows["text"]["text_recall"] <= 1
+    # The static expert has read nothing that is there.
+    assert rows["pipeline"]["text_recall"] <= rows["short"]["text_recall"]

@@ -1,26 +1,54 @@
 """The caption pipeline on one image."""
 
+import pytest
 from PIL import Image
 
 from monkeylib.captions import registry
-from monkeylib.captions.filtering import Thresholds
-from monkeylib.explore.caption_stages import available_experts, filter_again, run_stages
+from monkeylib.captions.annotations import Record, Region
+from monkeylib.captions.filtering import Filter
+from monkeylib.explore.caption_stages import (
+    available_experts,
+    filter_again,
+    filter_of,
+    movable_thresholds,
+    move_thresholds,
+    run_stages,
+)
 from tests.support.caption_models import Colours, Halves
 
 
 def test_stages_add_to_the_record_and_the_filter_can_move():
     image = Image.new("RGB", (40, 30), "red")
-    results = list(run_stages(image, [Colours(), Halves()]))
+    experts = [Colours(), Halves()]
+    results = list(run_stages(image, experts))
     assert [len(result.record.regions) for result in results[:-1]] == [1, 3]
 
     unfiltered, last = results[-2].record, results[-1].record
     assert not unfiltered.detailed_caption and last.detailed_caption
     assert (last.width, last.height) == image.size
-    assert filter_again(unfiltered, Thresholds()) == last
+    filters = filter_of(experts)
+    assert filter_again(unfiltered, filters) == last
+    assert movable_thresholds(unfiltered, filters) == {"region": 0.4, "segment": 0.5, "same_caption": 0.6}
 
-    open_filter = filter_again(unfiltered, Thresholds(0.0, 0.0, 0.0, 1.0))
-    strict = filter_again(unfiltered, Thresholds(1.0, 1.0, 1.0, 0.6))
-    assert len(open_filter.dropped) < len(strict.dropped)
+    lowest = filter_again(unfiltered, move_thresholds(filters, {"region": 0, "segment": 0}))
+    highest = filter_again(unfiltered, move_thresholds(filters, {"region": 1, "segment": 1}))
+    assert len(lowest.dropped) < len(highest.dropped)
+    with pytest.raises(ValueError, match="no threshold called 'score'"):
+        move_thresholds(filters, {"score": 0.5})
+
+
+def test_the_filter_is_that_of_the_experts():
+    # As `monkeylib caption --experts cpu`: thresholds of own scores, names of one place, size of segments.
+    filters = filter_of(["yolox", "tagged-segments"])
+    assert filters.smallest_segment == registry.smallest_segment("cpu") > 0
+    assert filters.scores["yolox-nano"] == 0.75 and len(filters.class_experts) == 2
+
+    region = Region(box=(0, 0, 9, 9), text="clock", score=0.7, expert="yolox-nano")
+    record = Record(name="x", sha256="0" * 64, width=30, height=30, regions=(region,))
+    assert movable_thresholds(record, filters) == {"yolox-nano": 0.75, "same_caption": 0.6}
+    assert not filter_again(record, filters).regions
+    assert filter_again(record, move_thresholds(filters, {"yolox-nano": 0.6})).regions == (region,)
+    assert not filter_again(record, Filter(scores={"yolox-nano": 0.8})).regions
 
 
 def test_only_experts_whose_files_are_here_are_offered(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from monkeylib.captions.annotations import DroppedAnnotation, Mask, OcrLine, Record, Region
+from monkeylib.captions.annotations import Caption, DroppedAnnotation, Mask, OcrLine, Record, Region
 from monkeylib.experiments.description_levels import FILTERS, LEVELS
 from monkeylib.plots import captions as plots
 from monkeylib.plots.labels import overlapping_labels
@@ -12,7 +12,10 @@ from monkeylib.plots.labels import overlapping_labels
 
 @pytest.fixture(autouse=True)
 def _close():
-    yield
+    # Titles stand elsewhere in the figures' style, which other tests may have left.
+    with plt.rc_context():
+        plt.rcdefaults()
+        yield
     plt.close("all")
 
 
@@ -88,22 +91,6 @@ def test_texts_stand_below_the_image_in_reading_order(texts, below):
     assert ax.texts[-1].get_text() == below
 
 
-def test_read_text_stands_at_its_place_and_dropped_text_is_crossed_out():
-    annotated = record(lines=(line(box=(10, 20, 60, 40)), line("GO", (200, 300, 260, 340))), dropped=(GONE,))
-    fig = plots.draw_ocr([IMAGE], [annotated])
-    above, below = fig.axes
-
-    assert above.get_xlim() == below.get_xlim() and above.get_ylim() == below.get_ylim() == (600, 0)
-    texts = {text.get_text(): text for text in below.texts}
-
-    assert texts["STOP"].get_position() == (10, 30) and texts["GO"].get_position() == (200, 320)
-    assert texts["GO"].get_fontsize() == pytest.approx(2 * texts["STOP"].get_fontsize())
-    assert texts["ST0P"].get_color() != texts["STOP"].get_color()
-    (crossing,) = below.lines
-
-    assert list(crossing.get_xdata()) == [100, 160] and list(crossing.get_ydata()) == [120, 120]
-
-
 def test_released_overlap_stays_high_for_separate_boxes():
     fig = plots.draw_overlap(0.1)
     curves = {curve.get_label(): curve.get_xydata() for curve in fig.axes[0].lines}
@@ -134,11 +121,49 @@ def test_segments_are_coloured_small_over_large():
     assert np.ptp(in_large) > 20 and np.ptp(in_small) > 20 and np.ptp(outside) == 0
     assert (in_large != in_small).any()
 
-    fig = plots.draw_segments([image, image], [regions, []], columns=2)
-    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["dot 0.50"]
+
+def test_levels_of_a_description_tell_what_was_dropped():
+    mask = np.zeros((600, 800), dtype=bool)
+    mask[:300] = True
+    box = (0, 0, 800, 300)
+    wall = Region(box=box, text="wall", score=0.2, expert="s", kind="segment", mask=Mask.from_array(mask))
+    weak = region("dog", (300, 5, 400, 90), 0.3)
+    texts = [line(f"GO {n}", (10, 50 * n, 60, 50 * n + 20)) for n in range(8)]
+    caption = Caption(text="a cat", expert="tagger")
+    annotated = record(captions=(caption,), regions=(region(), weak, wall), lines=tuple(texts))
+    passed = annotated.model_copy(
+        update={"regions": annotated.regions[:1], "lines": (texts[7],), "detailed_caption": "A cat. GO 7."}
+    )
+    fig = plots.draw_description_levels(IMAGE, annotated, passed)
+
+    whole, regions, segments, text, description = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == list(plots.DESCRIPTION_LEVELS)
+    assert [said.get_text() for said in whole.texts] == ["a cat"]
+    assert [(said.get_text(), said.get_color()) for said in regions.texts] == [
+        ("cat 0.80", plots.INK),
+        ("dog 0.30", plots.DROPPED),
+    ]
+    assert [box.get_linestyle() for box in regions.patches] == ["-", "--"]
+    assert [said.get_color() for said in segments.texts] == [plots.DROPPED]
+    # What passed comes first.
+    assert text.texts[0].get_text().startswith("“GO 7”") and text.texts[-1].get_text() == "and 3 more"
+    assert description.texts[0].get_text() == "A cat. GO 7."
 
 
-def test_levels_have_a_panel_for_each_metric_and_a_line_for_each_filter():
+def test_thresholds_have_a_panel_for_each_expert():
+    rows = [
+        {"expert": expert, "threshold": threshold, "right": 4 - n, "wrong": 2 - n}
+        for expert in ("pp-ocr", "seer")
+        for n, threshold in enumerate((0.3, 0.6, 0.9))
+    ]
+    marks = [{"expert": "seer", "calibration": "after", "threshold": 0.75}]
+    first, second = plots.draw_thresholds(rows, marks).axes
+    assert [first.get_title(), second.get_title()] == [plots.EXPERT_TITLES["pp-ocr"], "seer"]
+    assert [list(curve.get_ydata()) for curve in second.lines[:2]] == [[4, 3, 2], [2, 1, 0]]
+    assert len(first.lines) + 1 == len(second.lines) and second.lines[-1].get_xdata()[0] == 0.75
+
+
+def test_levels_have_a_panel_for_each_metric_and_points_for_each_filter():
     metrics = ["object recall", "CIDEr-D"]
     rows = [
         {"level": level, "filter": name, "metric": metric, "value": 0.1 * n, "low": 0.0, "high": 1.0}
@@ -148,14 +173,15 @@ def test_levels_have_a_panel_for_each_metric_and_a_line_for_each_filter():
     ]
     fig = plots.draw_levels(rows, metrics, columns=2)
     assert [ax.get_title() for ax in fig.axes] == metrics
-    assert fig.axes[0].lines[0].get_ydata().tolist() == pytest.approx([0.1 * n for n in range(len(LEVELS))])
+    points = fig.axes[0].collections[0].get_offsets()
+    assert points[:, 1].tolist() == pytest.approx([0.1 * n for n in range(len(LEVELS))])
     assert len(fig.legends[0].get_texts()) == len(FILTERS)
 
     with pytest.raises(ValueError, match="no rows of 'charm'"):
         plots.draw_levels(rows, ["charm"])
 
 
-def test_labels_of_crowded_regions_and_segments_stand_apart():
+def test_labels_of_crowded_regions_stand_apart():
     crowd = tuple(
         region(name, (300 + 4 * n, 200, 420, 300 + 3 * n), 0.9 - 0.1 * n)
         for n, name in enumerate(("Egyptian cat", "lynx", "tabby cat", "motorcycle", "binder"))
@@ -165,7 +191,3 @@ def test_labels_of_crowded_regions_and_segments_stand_apart():
     assert {text.get_text()[:-5] for text in fig.axes[0].texts if text.get_text()} == {
         part.text for part in crowd
     }
-
-    fig = plots.draw_segments([IMAGE], [crowd * 3], columns=1)
-    assert overlapping_labels(fig) == []
-    assert fig.axes[1].texts[0].get_visible()

@@ -298,13 +298,15 @@ function clearCaptions() {
 function describe(event) {
   event?.preventDefault();
   const stage = state.captions?.stage;
+  const experts = [...at("experts").querySelectorAll("input:checked")].map((input) => input.value);
+  // Other experts have other thresholds.
+  if (String(experts) !== String(state.captions?.experts)) at("thresholds").replaceChildren();
   const thresholds = Object.fromEntries(
     [...at("thresholds").querySelectorAll("input")].map((input) => [input.name, Number(input.value)]));
-  const experts = [...at("experts").querySelectorAll("input:checked")].map((input) => input.value);
   run("captions", at("annotated"), async (signal) => {
     const body = { image: state.image, experts, thresholds };
     const result = await (await post("/api/captions", body, signal)).json();
-    state.captions = { ...result, stage: Math.min(stage ?? Infinity, result.stages.length - 1) };
+    state.captions = { ...result, experts, stage: Math.min(stage ?? Infinity, result.stages.length - 1) };
     at("stages").replaceChildren(...result.stages.map(({ stage }, n) => {
       const button = make("button", stage, { type: "button" });
       button.onclick = () => showStage(n);

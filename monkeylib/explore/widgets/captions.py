@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from monkeylib.captions.annotations import Record
-from monkeylib.captions.filtering import DEFAULTS, Thresholds
+from monkeylib.captions.filtering import Filter
 from monkeylib.captions.models import Expert
 from monkeylib.captions.report import draw_svg
-from monkeylib.explore.caption_stages import StageResult, available_experts, filter_again, run_stages
+from monkeylib.explore.caption_stages import (
+    StageResult,
+    available_experts,
+    filter_again,
+    filter_of,
+    movable_thresholds,
+    move_thresholds,
+    run_stages,
+)
 from monkeylib.explore.widgets.base import Explorer, html_table
 from monkeylib.images import ImageInput, open_image
 
@@ -23,42 +31,56 @@ class CaptionsExplorer(Explorer):
 
     Attributes:
         results: the record after each stage.
-        thresholds: of the filter, as they are displayed.
+        filters: the filter, as it is displayed.
     """
 
     def __init__(self, image: ImageInput, experts: Sequence[str | Expert] | None = None) -> None:
         self.image = open_image(image)
-        self.thresholds = DEFAULTS
-        self.results: list[StageResult] = list(
-            run_stages(self.image, available_experts() if experts is None else experts)
-        )
+        experts = available_experts() if experts is None else experts
+        self.filters: Filter = filter_of(experts)
+        self.results: list[StageResult] = list(run_stages(self.image, experts, self.filters))
 
     @property
     def unfiltered(self) -> Record:
         """Everything that the experts have annotated."""
         return self.results[-2].record if len(self.results) > 1 else self.results[-1].record
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The displayed thresholds that decide on what the experts have annotated."""
+        return movable_thresholds(self.unfiltered, self.filters)
+
+    def move(self, thresholds: Mapping[str, float]) -> CaptionsExplorer:
+        """Move thresholds, named as in `self.thresholds`, and return the explorer.
+
+        Raises:
+            ValueError: there is no such threshold.
+        """
+        self.filters = move_thresholds(self.filters, thresholds)
+        return self
+
     def filtered(self) -> Record:
         """Return the record at the displayed thresholds."""
-        return filter_again(self.unfiltered, self.thresholds)
+        return filter_again(self.unfiltered, self.filters)
 
     def _build_widget(self, ipywidgets: Any) -> Any:
         names = [result.stage for result in self.results]
         stage = ipywidgets.ToggleButtons(options=names, value=names[-1], description="stage")
         sliders = {
             name: ipywidgets.FloatSlider(
-                value=getattr(self.thresholds, name),
+                value=value,
                 min=0,
                 max=1,
                 step=0.05,
                 description=name.replace("_", " "),
+                style={"description_width": "initial"},
             )
-            for name in Thresholds._fields
+            for name, value in self.thresholds.items()
         }
         image, caption = ipywidgets.HTML(), ipywidgets.HTML()
 
         def update(change: Any = None) -> None:
-            self.thresholds = Thresholds(*(slider.value for slider in sliders.values()))
+            self.move({name: slider.value for name, slider in sliders.items()})
             is_last = stage.value == names[-1]
             record = self.filtered() if is_last else self.results[names.index(stage.value)].record
             image.value = f"<div style='width:{_PIXELS}px'>{draw_svg(record, self.image, _PIXELS)}</div>"
@@ -73,9 +95,12 @@ class CaptionsExplorer(Explorer):
 
     def _draw(self) -> Figure:
         # With seaborn, which a page in the browser doesn't need.
-        from monkeylib.plots.captions import draw_annotations
+        from monkeylib.plots.captions import draw_description_levels
 
-        return draw_annotations([self.image], [self.filtered()], columns=1)
+        fig = draw_description_levels(self.image, self.unfiltered, self.filtered())
+        thresholds = ", ".join(f"{name} {value:g}" for name, value in self.thresholds.items())
+        fig.suptitle(f"thresholds: {thresholds}", fontsize=9)
+        return fig
 
 
 def caption_rows(record: Record) -> list[tuple[str, str]]:
