@@ -17,10 +17,13 @@ import torch
 from pairing import Pair, Row, Settings, compare_memory, compare_time, limit_row, seconds_of
 from PIL import Image
 from torch.nn import functional as F
+from transformers import BlipImageProcessorPil
 
 from monkeylib import profiles, resources
+from monkeylib.captions.models import crop
 from monkeylib.data.records import Record
 from monkeylib.image_processor import MonkeyImageProcessor
+from monkeylib.images import open_image
 from monkeylib.model.normalisation import CLIP_MEAN, CLIP_STD, normalise_bytes
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import build
@@ -183,8 +186,34 @@ def training_loader(settings: Settings) -> list[Row]:
     return [limit_row("training loader, in bytes", size, "images/s", rates, 80, is_upper=False)]
 
 
+def region_crops(settings: Settings) -> list[Row]:
+    """Return the rows of the crops of twenty objects for BLIP-2's matcher, without the matcher itself.
+
+    The released code opens the file for each object, and gives the matcher one crop at a time.
+    """
+    prepare = BlipImageProcessorPil(size={"height": 224, "width": 224})
+    rows = []
+    for size, ((width, height), _) in FILES.items():
+        content = make_jpeg(width, height)
+        corners = np.random.default_rng(0).uniform(0, 0.7, (20, 2))
+        boxes = [(x * width, y * height, (x + 0.3) * width, (y + 0.3) * height) for x, y in corners]
+
+        def opened_once(content: bytes = content, boxes: Sequence = tuple(boxes)) -> torch.Tensor:
+            image = open_image(content)
+            return prepare([crop(image, box) for box in boxes], return_tensors="pt").pixel_values
+
+        def opened_for_each(content: bytes = content, boxes: Sequence = tuple(boxes)) -> torch.Tensor:
+            crops = [crop(Image.open(io.BytesIO(content)).convert("RGB"), box) for box in boxes]
+            return torch.cat([prepare(one, return_tensors="pt").pixel_values for one in crops])
+
+        pair = Pair(opened_once, opened_for_each, torch.equal)
+        rows.append(compare_time("crops of 20 objects for the matcher", RELEASED, size, pair, settings, 4))
+    return rows
+
+
 ROWS = {
     "preprocessing": against_released,
     "preprocessing_peers": against_transformers,
     "training_loader": training_loader,
+    "region_crops": region_crops,
 }
