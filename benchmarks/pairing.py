@@ -66,6 +66,7 @@ class Pair:
         same: tells whether both results are the same.
         operations: floating-point operations that the work needs, None where products aren't what it is.
         dtype: in which they are done.
+        repeats: calls that are timed together, where one takes little more than the clock can tell.
     """
 
     monkeylib: Callable[[], Any]
@@ -73,6 +74,7 @@ class Pair:
     same: Callable[[Any, Any], bool]
     operations: int | None = None
     dtype: torch.dtype = torch.float32
+    repeats: int = 1
 
 
 def close(tolerance: float) -> Callable[[torch.Tensor, torch.Tensor], bool]:
@@ -138,7 +140,9 @@ def compare_time(
     for number in range(settings.rounds):
         # The other way first in every second round, since the machine may get slower or faster.
         for name in ("monkeylib", "other") if number % 2 == 0 else ("other", "monkeylib"):
-            seconds[name].append(seconds_of(getattr(pair, name))[0])
+            work = getattr(pair, name)
+            total = sum(seconds_of(work)[0] for _ in range(pair.repeats))
+            seconds[name].append(total / pair.repeats)
         if pair.operations is not None:
             rates.append(gemm_rate(pair.dtype))
 

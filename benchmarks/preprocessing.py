@@ -103,15 +103,6 @@ def transformers_processors(grid: Grid) -> dict[str, Callable[[Image.Image], Any
     }
 
 
-def _repeated(work: Callable[[], Any], times: int) -> Callable[[], Any]:
-    def repeat() -> Any:
-        for _ in range(times - 1):
-            work()
-        return work()
-
-    return repeat
-
-
 def _are_equal(views: torch.Tensor, released: Sequence[torch.Tensor]) -> bool:
     return torch.equal(views, torch.cat(list(released)))
 
@@ -128,12 +119,12 @@ def against_released(settings: Settings) -> list[Row]:
     rows = []
     for size, ((width, height), grid) in FILES.items():
         content, times = make_jpeg(width, height), 1 if settings.is_quick else REPEATS[size]
-        released = _repeated(lambda content=content, grid=grid: released_views(content, grid), times)
+        released = lambda content=content, grid=grid: released_views(content, grid)  # noqa: E731
         for exact, target, same in ((False, 2.8, _are_near), (True, 1.1, _are_equal)):
             processor = MonkeyImageProcessor(TILE, *grid, exact=exact)
             prepare = lambda content=content, processor=processor: processor(content).pixel_values  # noqa: E731
             path = f"JPEG to views, {'exact' if exact else 'in bytes'}"
-            pair = Pair(_repeated(prepare, times), released, same)
+            pair = Pair(prepare, released, same, repeats=times)
             rows.append(compare_time(path, RELEASED, size, pair, settings, target))
 
         def build(content: bytes = content, grid: Grid = grid) -> Pair:
@@ -159,7 +150,7 @@ def against_transformers(settings: Settings) -> list[Row]:
 
             # Other views than Monkey's: there is nothing to compare.
             prepare = lambda content=content, processor=processor: processor(content).pixel_values  # noqa: E731
-            pair = Pair(_repeated(prepare, times), _repeated(other, times), lambda *_: True)
+            pair = Pair(prepare, other, lambda *_: True, repeats=times)
             against = f"transformers' processor of {model}"
             rows.append(compare_time("JPEG to views, in bytes", against, size, pair, settings, 1.3))
     return rows

@@ -4,13 +4,15 @@
     python benchmarks/run.py --quick    # 3 minutes: smaller sizes, one round
     python benchmarks/run.py --only visual_tokens loss
 
-It writes results/paths.json (with --quick results/paths-quick.json, with --only nothing), and fills the table
-and draws the figure of docs/performance.md. How two ways are compared, and what the numbers
+It writes results/paths.json (with --quick results/paths-quick.json), and fills the table and draws the figure
+of docs/performance.md. With --only, groups that are measured anew replace those of the same machine's
+results; where it has none, nothing is written. How two ways are compared, and what the numbers
 mean, is in `pairing.py`; the rows are in the modules that `MODULES` lists.
 """
 
 import argparse
 import importlib
+import json
 import os
 import sys
 import time
@@ -20,7 +22,7 @@ from typing import Any
 
 import pages
 import torch
-from pairing import ENVIRONMENT, Row, Settings, in_process, write_json
+from pairing import ENVIRONMENT, Row, Settings, in_process, machine, write_json
 
 from monkeylib import resources
 
@@ -68,7 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller sizes and one round, in 3 minutes")
     parser.add_argument("--rounds", type=int, help="timed rounds; by default 3, with --quick 1")
-    parser.add_argument("--only", nargs="+", metavar="GROUP", help="groups of rows; nothing is written then")
+    parser.add_argument(
+        "--only", nargs="+", metavar="GROUP", help="groups of rows, which replace those of a whole run"
+    )
     options = parser.parse_args(arguments)
 
     names = list(groups())
@@ -78,17 +82,39 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     settings = Settings(options.rounds or (1 if options.quick else 3), options.quick)
     target = FOLDER / "results" / ("paths-quick.json" if options.quick else "paths.json")
-    rows: list[Row] = []
-    for name in options.only or names:
-        rows += measure(name, settings)
-        # After each group, so that a run that is stopped leaves those that are finished.
-        if not options.only:
-            write_json(rows, target, settings)
+    earlier = _rows_of_this_machine(target) if options.only else {}
+    if options.only and not earlier:
+        print("no whole run of this machine: nothing is written", file=sys.stderr)
 
-    if not options.only:
+    measured: dict[str, list[Row]] = {}
+    for name in options.only or names:
+        measured[name] = measure(name, settings)
+        # After each group, so that a run that is stopped leaves those that are finished.
+        if earlier or not options.only:
+            merged = {**earlier, **measured}
+            write_json([row for group in names for row in merged.get(group, [])], target, settings)
+
+    if earlier or not options.only:
         print(f"wrote {resources.display_path(target)}")
         print(f"wrote {resources.display_path(pages.write_page())}")
+    rows = [row for group in measured.values() for row in group]
     return int(any("failed" in row for row in rows))
+
+
+def _rows_of_this_machine(file: Path) -> dict[str, list[Row]]:
+    """Return the rows of an earlier run by group; none of another machine, or where there is no such run."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return {}
+    # The load may be another one.
+    if {**document["machine"], "load": 0} != {**machine(), "load": 0}:
+        return {}
+
+    groups_of_rows: dict[str, list[Row]] = {}
+    for row in document["rows"]:
+        groups_of_rows.setdefault(row["group"], []).append(row)
+    return groups_of_rows
 
 
 def restart_with_fixed_allocator() -> None:

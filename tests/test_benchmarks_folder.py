@@ -168,7 +168,19 @@ def test_runner_writes_the_rows_of_all_groups_and_says_which_failed(monkeypatch,
     assert document["quick"] and document["machine"]["torch"] == torch.__version__
     assert "ratio: 3.00×" in capsys.readouterr().out
 
+    # A group that is measured alone replaces that of the whole run, on the same machine.
+    file = tmp_path / "results" / "paths-quick.json"
+    file.write_text(
+        file.read_text(encoding="utf-8").replace('"ratio": 3.0', '"ratio": 7.0'), encoding="utf-8"
+    )
     assert run.main(["--quick", "--only", "measured"]) == 0
+    assert json.loads(file.read_text(encoding="utf-8"))["rows"] == document["rows"]
+
+    elsewhere = json.dumps({**document, "machine": {**document["machine"], "cores": 999}})
+    file.write_text(elsewhere, encoding="utf-8")
+    assert run.main(["--quick", "--only", "measured"]) == 0
+    assert file.read_text(encoding="utf-8") == elsewhere
+
     with pytest.raises(SystemExit, match="there is no group 'other'"):
         run.main(["--only", "other"])
 
