@@ -7,6 +7,7 @@
     explore.show_attention(monkey, "receipt.png", "how much is the juice?")
     explore.show_captions("coffee.jpg")
     explore.show_errors("data/runs/nano/monkey/predictions")
+    finetune.run(profile, folder, callbacks=[explore.watch_training()])
 
 The modules beside `widgets` compute what widgets show, and what the pages of `monkeylib demo` show.
 """
@@ -21,8 +22,16 @@ if TYPE_CHECKING:
     from monkeylib.explore.widgets.captions import CaptionsExplorer
     from monkeylib.explore.widgets.errors import ErrorsExplorer
     from monkeylib.explore.widgets.tiles import TilesExplorer
+    from monkeylib.explore.widgets.training import LiveCurves
 
-__all__ = ["compare_answers", "show_attention", "show_captions", "show_errors", "show_tiles"]
+__all__ = [
+    "compare_answers",
+    "show_attention",
+    "show_captions",
+    "show_errors",
+    "show_tiles",
+    "watch_training",
+]
 
 
 def show_tiles(*arguments: Any, **options: Any) -> TilesExplorer:
@@ -58,3 +67,10 @@ def show_errors(*arguments: Any, **options: Any) -> ErrorsExplorer:
     from monkeylib.explore.widgets.errors import ErrorsExplorer
 
     return ErrorsExplorer(*arguments, **options)
+
+
+def watch_training(*arguments: Any, **options: Any) -> LiveCurves:
+    """Draw a training run while it runs; arguments as of `widgets.training.LiveCurves`."""
+    from monkeylib.explore.widgets.training import LiveCurves
+
+    return LiveCurves(*arguments, **options)

@@ -1,18 +1,41 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from monkeylib.plots.training import draw_curves
+from monkeylib.plots.training import draw_curves, draw_mix
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
 
 
 def test_curves_are_those_of_the_log():
     rows = [{"part": "train", "step": n, "loss": 3.0 / n, "exact": n / 10} for n in range(1, 6)]
-    rows += [{"part": "val", "step": n, "loss": 2.0, "exact": 0.25} for n in (2, 4)]
-    fig = draw_curves(rows)
-    loss, exact = fig.axes
-    train, val = loss.lines
+    rows += [{"part": "val", "step": n, "loss": 2.0, "exact": 0.25} for n in (0, 2, 4)]
+    loss, exact = draw_curves(rows).axes
+    mean, val = loss.lines
 
-    assert train.get_xdata().tolist() == [1, 2, 3, 4, 5]
-    assert train.get_ydata() == pytest.approx([3, 1.5, 1, 0.75, 0.6])
-    assert val.get_xdata().tolist() == [2, 4] and exact.lines[1].get_ydata().tolist() == [0.25, 0.25]
+    points = loss.collections[0].get_offsets()
+    assert points.tolist() == [[n, pytest.approx(3 / n)] for n in range(1, 6)]
+    assert mean.get_ydata()[[0, 1, 4]] == pytest.approx([3, 2.25, (3 + 1.5 + 1 + 0.75 + 0.6) / 5])
+    assert val.get_xdata().tolist() == [0, 2, 4] and exact.lines[1].get_ydata().tolist() == [0.25] * 3
     assert exact.get_ylim() == (0, 1) and loss.get_ylim()[0] == 0
-    plt.close(fig)
+
+
+def test_curves_of_a_run_that_has_just_begun():
+    (loss, _) = draw_curves([{"part": "val", "step": 0, "loss": 2.0, "exact": 0.25}]).axes
+    assert len(loss.lines) == 1 and not loss.collections
+
+
+def test_mix_has_every_dataset_and_shares_of_kinds():
+    datasets = [
+        {"dataset": "a", "kind": "documents", "records": 3000, "unverified": False},
+        {"dataset": "b", "kind": "captions", "records": 1000, "unverified": True},
+    ]
+    answers = [{"kind": "documents", "answers": 1}, {"kind": "captions", "answers": 1}]
+    left, right = draw_mix(datasets, answers, ("captions", "documents"), ("one", "two")).axes
+    # In the order of the kinds; a number that is not verified is marked.
+    assert [label.get_text() for label in left.get_yticklabels()] == ["b*", "a"]
+    assert [text.get_text() for text in right.texts] == ["25%", "75%", "50%", "50%"]
+    assert [bar.get_height() for bar in right.patches] == [0.25, 0.75, 0.5, 0.5]
