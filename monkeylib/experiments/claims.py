@@ -318,6 +318,66 @@ def write_claims(profile: Profile) -> Path:
     return tables.write_table(claims_table(profile), TABLE, profile.name)
 
 
+# --- what is undecided, and why -----------------------------------------------------------------------------
+
+
+def undecided_claims(profile: Profile, claims: Sequence[Row]) -> list[Row]:
+    """Return a row for each claim that is neither supported nor not supported.
+
+    Args:
+        profile: the profile whose results they are.
+        claims: rows of `claims_table`, or of the file that `write_claims` has written.
+
+    Returns:
+        Rows with `claim`, `why`, and of the two variants that it compares the finished `runs` of those that
+        are `planned`.
+    """
+    scores = GridScores(profile)
+    by_name = {claim.name: claim for claim in CLAIMS}
+    rows: list[Row] = []
+    for row in claims:
+        if row["verdict"] in ("supported", "not supported"):
+            continue
+        claim = by_name[str(row["claim"])]
+        seeds = int(row["seeds"] or 0)
+        if seeds == 0:
+            why = "a variant has not been trained"
+        elif seeds < MIN_SEEDS:
+            why = f"fewer than {MIN_SEEDS} seeds say too little about others"
+        else:
+            why = str(row["reason"])
+
+        variants = list(dict.fromkeys(variant for variant, _ in (claim.better, claim.worse)))
+        planned = {name: range(VARIANTS[name].seeds) for name in variants}
+        runs = [len(set(scores.seeds(name, claim.rendering)) & set(planned[name])) for name in variants]
+        rows.append(
+            {"claim": claim.name, "why": why, "runs": sum(runs), "planned": sum(map(len, planned.values()))}
+        )
+    return rows
+
+
+def error_over_images(profile: Profile, name: str) -> tuple[float, int]:
+    """Return the standard error of a claim's mean difference over images, and the number of images.
+
+    Raises:
+        KeyError: there is no such claim.
+        ValueError: its variants have no seed in common.
+    """
+    claim = {claim.name: claim for claim in CLAIMS}[name]
+    scores = GridScores(profile)
+    seeds = _common_seeds(scores, claim)
+    if not seeds:
+        raise ValueError(f"the claim {name!r} has no runs yet: {', '.join(_missing_variants(scores, claim))}")
+    better, worse = (
+        scores.read_seeds(of, claim.rendering, seeds, claim.split, "log_likelihood")
+        for of in (claim.better, claim.worse)
+    )
+    images = scores.images(Cell(claim.better[0], claim.rendering, seeds[0]), claim.split)
+    sums, sizes = statistics.sum_over_clusters((better - worse).mean(axis=0)[None], images)
+    residuals = (sums[0] - sums.sum() / sizes.sum() * sizes) / sizes.mean()
+    return float(residuals.std(ddof=1) / np.sqrt(len(sizes))), len(sizes)
+
+
 # --- what figures and notebooks show ----------------------------------------------------------------------
 
 
@@ -333,7 +393,8 @@ def differences_to(
 
     Returns:
         Rows with `variant`, `rendering`, `split`, `difference` (variant minus reference, in nats per
-        character), its 95 % interval from `low` to `high`, `seeds` and questions `n`.
+        character), its 95 % interval from `low` to `high`, `seeds` and questions `n`. The interval is over
+        new seeds and images; with fewer than `MIN_SEEDS` seeds, over images alone.
     """
     scores = GridScores(profile)
     rows: list[Row] = []
@@ -371,10 +432,11 @@ def _difference(
         for name in (variant, reference)
     )
     images = scores.images(Cell(variant, rendering, seeds[0]), split)
-    if len(seeds) > 1:
+    if len(seeds) >= MIN_SEEDS:
         interval = statistics.crossed_interval(better - worse, clusters=images)
     else:
-        interval = statistics.difference_interval((better - worse)[0], clusters=images, is_share=False)
+        mean = (better - worse).mean(axis=0)
+        interval = statistics.difference_interval(mean, clusters=images, is_share=False)
     return {
         "difference": interval.value,
         "low": interval.low,

@@ -278,13 +278,13 @@ def decide(
 
     interval = statistics.crossed_interval(differences, clusters=clusters, confidence=confidence)
     detectable = detectable_effect(differences, clusters=clusters, num_claims=num_claims)
-    outcome, reason = _judge(claim, interval)
+    outcome, reason = judge(claim, interval)
     if not differences.any():
         reason = "Both score the same on every question of every seed: they act as one model."
     return Verdict(claim, outcome, interval, confidence, detectable, len(differences), reason)
 
 
-def _judge(claim: Claim, interval: statistics.Interval) -> tuple[Outcome, str]:
+def judge(claim: Claim, interval: statistics.Interval) -> tuple[Outcome, str]:
     """Return the outcome of the rule, and the sentence that it rests on."""
     if interval.high < claim.smallest_effect:
         outcome: Outcome = "not supported" if claim.is_advantage else "supported"
@@ -328,6 +328,42 @@ def detectable_effect(
     variance = statistics.crossed_variance(*statistics.sum_over_clusters(differences, clusters))
     standard_error = np.sqrt(variance.seeds + variance.clusters)
     return float(interval.high - interval.value + ndtri(power) * standard_error)
+
+
+def planned_effect(
+    seeds: int,
+    seed_spread: float,
+    image_error: float,
+    num_images: int,
+    *,
+    num_claims: int = len(CLAIMS),
+    power: float = POWER,
+) -> float:
+    """Return the detectable effect of a grid of so many seeds, whose spread is assumed.
+
+    Args:
+        seeds: number of seeds, at least two.
+        seed_spread: standard deviation of the difference from seed to seed, in nats per character.
+        image_error: standard error of the mean difference over images.
+        num_images: number of images.
+        num_claims: see `decide`.
+        power: see `detectable_effect`.
+
+    Raises:
+        ValueError: fewer than two seeds or images.
+    """
+    if min(seeds, num_images) < 2:
+        raise ValueError(
+            f"An interval over seeds and images needs two of either: got {seeds} and {num_images}."
+        )
+    variance = statistics.CrossedVariance(
+        seeds=np.asarray(seed_spread**2 / seeds),
+        clusters=np.asarray(image_error**2),
+        num_seeds=seeds,
+        num_clusters=num_images,
+    )
+    half_width = variance.half_width(corrected_confidence(num_claims))
+    return float(half_width + ndtri(power) * np.sqrt(variance.seeds + variance.clusters))
 
 
 def corrected_confidence(num_claims: int) -> float:

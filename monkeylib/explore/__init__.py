@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from monkeylib.explore.widgets.attention import AttentionExplorer
     from monkeylib.explore.widgets.captions import CaptionsExplorer
     from monkeylib.explore.widgets.errors import ErrorsExplorer
+    from monkeylib.explore.widgets.power import PowerExplorer
     from monkeylib.explore.widgets.tiles import TilesExplorer
     from monkeylib.explore.widgets.training import LiveCurves
 
@@ -29,6 +30,7 @@ __all__ = [
     "show_attention",
     "show_captions",
     "show_errors",
+    "show_power",
     "show_tiles",
     "watch_training",
 ]
@@ -67,6 +69,13 @@ def show_errors(*arguments: Any, **options: Any) -> ErrorsExplorer:
     from monkeylib.explore.widgets.errors import ErrorsExplorer
 
     return ErrorsExplorer(*arguments, **options)
+
+
+def show_power(*arguments: Any, **options: Any) -> PowerExplorer:
+    """See how many seeds a claim of the grid needs; arguments as of `widgets.power.PowerExplorer`."""
+    from monkeylib.explore.widgets.power import PowerExplorer
+
+    return PowerExplorer(*arguments, **options)
 
 
 def watch_training(*arguments: Any, **options: Any) -> LiveCurves:

@@ -19,6 +19,9 @@ from monkeylib.tables import Row
 
 METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
 _GREY = COLOURS[-1]
+_MIN_SEEDS = 3  # of a filled point, as of a verdict
+_VERDICTS = {"supported": COLOURS[2], "not supported": COLOURS[1]}  # all others are grey
+_CLIPPED = 0.25  # nats per character around all differences: intervals that reach further end in an arrow
 _SOLID = {"marker": "o", "markersize": 4}
 _DASHED = {"linestyle": "--", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
 
@@ -93,8 +96,8 @@ def draw_differences(
 ) -> Figure:
     """Draw paired differences to one variant as a forest plot: points with their intervals.
 
-    Hollow points rest on a single seed, so that their interval is over questions alone. Variants without rows
-    are named as not run yet.
+    Hollow points rest on fewer than three seeds, so that their interval is over images alone. Variants
+    without rows are named as not run yet.
 
     Args:
         rows: `variant`, `difference`, `low`, `high`, `seeds`, and the column of the panels.
@@ -124,12 +127,77 @@ def draw_differences(
 
 
 def _draw_difference(ax: Axes, place: int, row: Row) -> None:
-    """Draw a difference as a point with its interval, hollow if it rests on a single seed."""
+    """Draw a difference as a point with its interval, hollow if it rests on fewer than three seeds."""
     value, low, high, seeds = (float(row[column] or 0) for column in ("difference", "low", "high", "seeds"))
     draw_intervals(ax, [value], [place], [low], [high], horizontal=True)
     ax.scatter(
-        value, place, color=COLOURS[0] if seeds > 1 else "white", edgecolors=COLOURS[0], s=32, zorder=3
+        value,
+        place,
+        color=COLOURS[0] if seeds >= _MIN_SEEDS else "white",
+        edgecolors=COLOURS[0],
+        s=32,
+        zorder=3,
     )
+
+
+def draw_claims(rows: Sequence[Row]) -> Figure:
+    """Draw the claims as a forest plot with their verdicts.
+
+    A bar spans from 0 to the smallest effect of interest. Hollow points rest on fewer than three seeds, and
+    an interval that reaches beyond the panel ends in an arrow.
+
+    Args:
+        rows: `claim`, `difference`, `low`, `high`, `smallest_effect`, `seeds` and `verdict`.
+    """
+    values = [float(row["difference"]) for row in rows if row["difference"] is not None]
+    left, right = min([0.0, *values]) - _CLIPPED, max([0.0, *values]) + _CLIPPED
+    fig, ax = plt.subplots(figsize=(8.6, 1.1 + 0.3 * len(rows)))
+
+    for place, row in enumerate(rows):
+        ax.barh(place, float(row["smallest_effect"] or 0), 0.9, color=COLOURS[0], alpha=0.18, linewidth=0)
+        verdict = str(row["verdict"])
+        colour = _VERDICTS.get(verdict, _GREY)
+        ax.text(1.01, place, verdict, transform=ax.get_yaxis_transform(), color=colour, va="center")
+        if row["difference"] is None:
+            continue
+
+        low, high = float(row["low"] or 0), float(row["high"] or 0)
+        ax.hlines(place, max(low, left), min(high, right), color=colour)
+        for end, edge, marker in ((low, left, "<"), (high, right, ">")):
+            is_clipped = end < left if marker == "<" else end > right
+            ax.plot(edge if is_clipped else end, place, marker if is_clipped else "|", color=colour)
+        filled = int(row["seeds"] or 0) >= _MIN_SEEDS
+        point = {"color": colour if filled else "white", "edgecolors": colour}
+        ax.scatter(float(row["difference"]), place, s=32, zorder=3, **point)
+
+    ax.axvline(0, color=INK, linewidth=1)
+    names = [str(row["claim"]) for row in rows]
+    ax.set(yticks=range(len(rows)), yticklabels=names, ylim=(len(rows) - 0.5, -0.5), xlim=(left, right))
+    ax.set_xlabel("difference in log-likelihood, nats per character")
+    return fig
+
+
+def draw_power(effects: Sequence[Row], smallest_effect: float) -> Figure:
+    """Draw the difference that a grid could tell from 0, by its seeds and how far these differ.
+
+    Args:
+        effects: `seeds`, `seed_spread` and `effect`, in nats per character.
+        smallest_effect: the smallest one of interest.
+    """
+    frame = pd.DataFrame(effects)
+    spreads = list(dict.fromkeys(frame["seed_spread"]))
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    options = {"marker": "o", "legend": False, "ax": ax}
+    for place, spread in enumerate(spreads):
+        line = frame[frame["seed_spread"] == spread]
+        label = f"seeds differ by {spread:g}"
+        sns.lineplot(line, x="seeds", y="effect", color=COLOURS[place], label=label, **options)
+    ax.axhline(smallest_effect, color=INK, linestyle=":", label="smallest effect of interest")
+    ax.set(xlabel="seeds", ylabel="detectable difference", yscale="log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_xticks(sorted(frame["seeds"].unique()))
+    ax.legend(loc="upper right")
+    return fig
 
 
 def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:

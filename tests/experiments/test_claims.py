@@ -114,3 +114,39 @@ def test_table_of_claims_is_written(outputs):
     claims.write_claims(SMOKE)
 
     assert len(tables.read_table(claims.TABLE, SMOKE.name)) == len(CLAIMS)
+
+
+def test_undecided_claims_say_why(outputs):
+    cells = [Cell(variant, "ordinary", seed) for variant in ("per_tile", "no_adapters") for seed in SEEDS]
+    publish_cells(SMOKE, [*cells, Cell("one_view", "ordinary", 0)], {"per_tile": -0.5})
+    rows = {row["claim"]: row for row in claims.undecided_claims(SMOKE, claims.claims_table(SMOKE))}
+
+    assert "LoRA" not in rows
+    assert rows["tiles"]["why"].startswith("fewer than 3 seeds")
+    assert (rows["tiles"]["runs"], rows["tiles"]["planned"]) == (4, 8)
+    assert rows["per tile"]["why"] == "a variant has not been trained"
+    # Enough seeds that differ too much: the rule's own reason.
+    wide = claims.claims_table(SMOKE)
+    wide[0] |= {"verdict": "undecided", "seeds": 3, "reason": "The interval is wide."}
+    assert claims.undecided_claims(SMOKE, wide)[0]["why"] == "The interval is wide."
+
+
+def test_error_over_images_is_that_of_their_means(outputs):
+    cells = [Cell(variant, "ordinary", 0) for variant in ("per_tile", "no_adapters")]
+    publish_cells(SMOKE, cells, {"per_tile": -0.5})
+    error, images = claims.error_over_images(SMOKE, "LoRA")
+    # Both have the same noise: their difference is the same everywhere.
+    assert images == QUESTIONS // 2 and error == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="no runs yet: one_view"):
+        claims.error_over_images(SMOKE, "tiles")
+
+
+def test_few_seeds_have_an_interval_over_images_alone(outputs):
+    for seeds in (2, 3):
+        cells = [
+            Cell(variant, "ordinary", seed) for variant in ("per_tile", "shared") for seed in range(seeds)
+        ]
+        publish_cells(SMOKE, cells, {"per_tile": -0.5})
+        (row,) = claims.differences_to(SMOKE, splits=["fine"])
+        assert row["seeds"] == seeds and row["low"] <= row["difference"] <= row["high"]
+        assert row["high"] - row["low"] < 0.1

@@ -172,3 +172,23 @@ def test_invalid_scores_raise(better, worse, options, complaint):
 def test_power_that_is_no_probability_raises():
     with pytest.raises(ValueError, match="between 0 and 1: got 80"):
         verdicts.detectable_effect(np.zeros((3, 4)), power=80)
+
+
+def test_planned_effect_is_that_of_a_grid_with_this_spread():
+    random = np.random.default_rng(0)
+    seeds, images = 5, 200
+    of_seeds, of_images = random.normal(0, 0.03, (4000, seeds)), random.normal(0, 0.3, (4000, images))
+    planned = verdicts.planned_effect(seeds, 0.03, 0.3 / images**0.5, images, num_claims=1)
+
+    # Told from 0 in four grids of five, if the true difference is that.
+    supported = 0
+    for rows, columns in zip(of_seeds[:400], of_images[:400], strict=True):
+        differences = planned + rows[:, None] + columns[None] + random.normal(0, 1e-3, (seeds, images))
+        supported += statistics.crossed_interval(differences).low > 0
+    assert 0.72 <= supported / 400 <= 0.9
+
+    # More seeds and less spread tell smaller differences.
+    assert verdicts.planned_effect(10, 0.03, 0.02, images) < verdicts.planned_effect(5, 0.03, 0.02, images)
+    assert verdicts.planned_effect(5, 0.01, 0.02, images) < verdicts.planned_effect(5, 0.03, 0.02, images)
+    with pytest.raises(ValueError, match="two of either: got 1 and 200"):
+        verdicts.planned_effect(1, 0.03, 0.02, images)

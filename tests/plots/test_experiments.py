@@ -81,7 +81,7 @@ def test_forest_has_points_intervals_and_says_what_is_not_run():
 
     assert [part.get_offsets().tolist() for part in points] == [[[0.5, 0]], [[-0.5, 2]]]
     assert [part.get_segments()[0][:, 0].tolist() for part in lines] == [[0.25, 1], [-0.75, 0]]
-    # A single seed is hollow.
+    # Fewer than three seeds are hollow.
     assert points[1].get_facecolors()[0].tolist() == [1, 1, 1, 1] != points[0].get_facecolors()[0].tolist()
     assert [tick.get_text() for tick in fine.get_yticklabels()] == list(NAMES.values())
 
@@ -89,6 +89,33 @@ def test_forest_has_points_intervals_and_says_what_is_not_run():
     for ax, expected in zip((fine, large), missing.values(), strict=True):
         assert [(text.get_position()[1], text.get_text()) for text in ax.texts] == expected
     assert large.get_title(loc="left") + large.get_title() == "large text"
+
+
+def test_claims_have_verdicts_and_clipped_intervals():
+    rows = [
+        {"claim": "a", "difference": 0.4, "low": 0.3, "high": 0.5, "seeds": 3, "verdict": "supported"},
+        {"claim": "b", "difference": 0.1, "low": -9.0, "high": 9.0, "seeds": 2, "verdict": "undecided"},
+        {"claim": "c", "difference": None, "low": None, "high": None, "seeds": 0, "verdict": "not run yet"},
+    ]
+    (ax,) = experiments.draw_claims([{**row, "smallest_effect": 0.1} for row in rows]).axes
+    assert [text.get_text() for text in ax.texts] == ["supported", "undecided", "not run yet"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["a", "b", "c"]
+    assert [bar.get_width() for bar in ax.patches] == [0.1] * 3
+    ends = [(line.get_marker(), line.get_xdata()[0]) for line in ax.lines[:4]]
+    assert ends == [("|", 0.3), ("|", 0.5), ("<", ax.get_xlim()[0]), (">", ax.get_xlim()[1])]
+    points = [part for part in ax.collections if isinstance(part, PathCollection)]
+    assert points[0].get_facecolors()[0].tolist() != [1, 1, 1, 1] == points[1].get_facecolors()[0].tolist()
+
+
+def test_power_falls_with_seeds_and_has_the_effect_of_interest():
+    effects = [
+        {"seeds": seeds, "seed_spread": spread, "effect": spread / seeds}
+        for spread in (0.1, 0.2)
+        for seeds in (2, 3)
+    ]
+    (ax,) = experiments.draw_power(effects, 0.05).axes
+    assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[0.05, 0.1 / 3], [0.1, 0.2 / 3]]
+    assert ax.lines[2].get_ydata()[0] == 0.05
 
 
 def test_text_sizes_are_drawn_before_and_after_training():
