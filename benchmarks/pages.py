@@ -119,13 +119,13 @@ def fill_page(page: str) -> str:
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the ratio of each path with its spread and its target."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     from monkeylib.plots.style import use_style
 
     compared = [row for row in rows if "ratio" in row][::-1]
     use_style()
-    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(compared) + 1))
+    figure, axes = pyplot.subplots(figsize=(11, 0.3 * len(compared) + 1.2))
     places = range(len(compared))
     ratios = [row["ratio"] for row in compared]
     spread = [
@@ -136,12 +136,32 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     targets = [(row["target"], place) for place, row in zip(places, compared, strict=True) if row["target"]]
     axes.plot([target for target, _ in targets], [place for _, place in targets], "|", ms=12, label="target")
     axes.axvline(1, linewidth=0.8, color="0.5")
+
     axes.set_xscale("log")
-    axes.set_yticks(list(places), [f"{row['path']} ({row['unit']})" for row in compared])
+    axes.xaxis.set_major_locator(ticker.FixedLocator([0.5, 1, 2, 5, 10, 20]))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylim(-0.7, len(compared) - 0.3)
+    axes.set_yticks(list(places), _labels(compared[::-1])[::-1])
+    axes.tick_params(axis="y", labelsize="small")
     axes.set_xlabel("the alternative's time or memory, divided by monkeylib's")
-    axes.legend(loc="lower right")
-    figure.savefig(path, format="png", dpi=90, bbox_inches="tight")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    figure.savefig(path, format="png", dpi=110, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return for each row what is measured, against what, and the beginning of its size, which tells them
+    apart; "it" is the path of the row before."""
+    labels, before = [], ""
+    for row in rows:
+        path = row["path"].removeprefix("peak memory of ")
+        path = before if path == "it" or path.startswith("it,") else path
+        against = row["against"].removeprefix("transformers' processor of ").removeprefix("the ")
+        quantity = "memory" if row["unit"] == "MB" else "time"
+        labels.append(f"{path}: {quantity} against {against}, {row['size'].partition(', ')[0]}")
+        before = path
+    return labels
 
 
 def write_page() -> Path:
