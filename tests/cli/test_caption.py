@@ -6,11 +6,12 @@ from typing import get_args
 import pytest
 from PIL import Image
 
-from monkeylib.captions import experts, registry
+from monkeylib.captions import experts, exports, registry
 from monkeylib.captions.annotations import Caption, ExpertOutput
-from monkeylib.captions.composers import chat
+from monkeylib.captions.composers import chat_model
 from monkeylib.cli import caption
 from monkeylib.data.mixture import load_mixture
+from monkeylib.training.curves import read_curves
 from tests.support import chat_server
 
 
@@ -207,12 +208,12 @@ def test_missing_key_or_server_is_said_before_the_first_image(
 ):
     monkeypatch.setattr(Counting, "annotate", lambda *_: pytest.fail("an image was read"))
 
-    monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
+    monkeypatch.setenv(chat_model.BASE_URL, "http://127.0.0.1:9/v1")
     code, output, errors = call(*chat_arguments)
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "stage chat cannot run, so nothing was begun: The endpoint http://127.0.0.1:9/v1" in errors
 
-    monkeypatch.delenv(chat.KEY)
+    monkeypatch.delenv(chat_model.KEY)
     code, output, errors = call(*chat_arguments)
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert "nothing was begun: The environment variable OPENAI_API_KEY isn't set" in errors
@@ -236,7 +237,7 @@ def test_dry_run_checks_and_estimates_all_images_and_writes_nothing(
     assert "s an image in the last run" in output and "as those of" in output
     assert len(server.requests) == sent
 
-    monkeypatch.delenv(chat.KEY)
+    monkeypatch.delenv(chat_model.KEY)
     code, _, errors = call(*chat_arguments, "--dry-run")
     assert code == 2 and "OPENAI_API_KEY isn't set" in errors
 
@@ -271,7 +272,7 @@ def test_no_secret_reaches_the_terminal_or_a_file(
     call, server, chat_arguments, tmp_path, monkeypatch, models
 ):
     address = f"http://name:PASSWORD123@127.0.0.1:{server.server_port}/v1?token=TOKEN456"
-    monkeypatch.setenv(chat.BASE_URL, address)
+    monkeypatch.setenv(chat_model.BASE_URL, address)
     # The endpoint repeats header and address in its errors.
     server.models, server.otherwise = models, (401, {}, "echo")
     code, output, errors = call(*chat_arguments, "--max-failures", 0)
@@ -298,6 +299,23 @@ def test_caption_takes_folders_original_captions_and_writes_a_report(call, monke
     assert output.endswith(f"report: {tmp_path / 'd' / 'report.html'}\n")
     assert len(list((tmp_path / "d").glob("shards/*.parquet"))) == 2
     assert call("caption", folder, *options, "--report", 0)[1].count("report") == 0
+
+
+@pytest.mark.parametrize("export", exports.FORMATS)
+def test_two_commands_from_a_folder_to_a_trained_model(call, folder, tmp_path, export):
+    arguments = ("caption", folder, "--out", tmp_path / "d", "--experts", "counting", "--report", 0)
+    code, _, errors = call(*arguments, "--export", export)
+    assert code == 0, errors
+
+    mixture = tmp_path / "d" / "exports" / export / "mixture.yaml"
+    options = ("--profile", "smoke", "--steps", 1, "--micro-batch-size", 1, "--out", tmp_path / "run")
+    code, _, errors = call("train", "--data", mixture, *options)
+    assert code == 0, errors
+
+    # A step was taken on the captions, and the model saved behind it.
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+    (loss,) = [row["loss"] for row in read_curves(tmp_path / "run" / "metrics.csv") if row["part"] == "train"]
+    assert 0 < loss < 20
 
 
 def test_folder_becomes_a_training_set_with_one_option(call, folder, tmp_path):
