@@ -53,7 +53,7 @@ _ENGLISH_LENGTH = 12  # words
 _RUN, _REPETITIVE_LENGTH = 3, 12  # words of a run, and of a text that may be judged by them
 
 
-def rejections(record: Record, minimum_grounding: float = MINIMUM_GROUNDING) -> list[str]:
+def rejections(record: Record, minimum_grounding: float | None = MINIMUM_GROUNDING) -> list[str]:
     """Return why the detailed caption of a record is to be rejected; empty if it may be kept.
 
     It is rejected if it is longer than `MAXIMUM_CHARACTERS` or `checks.MAXIMUM_SENTENCES`, refuses the task,
@@ -64,6 +64,7 @@ def rejections(record: Record, minimum_grounding: float = MINIMUM_GROUNDING) -> 
     Args:
         record: the annotations, and the answer as `detailed_caption` with the line breaks that it came with.
         minimum_grounding: share of content words that must have a source, 0..1; never may all be without.
+            None for a model that is the first to describe an image: its words need none.
     """
     text = record.detailed_caption.strip()
     if len(text) > MAXIMUM_CHARACTERS:
@@ -78,12 +79,16 @@ def rejections(record: Record, minimum_grounding: float = MINIMUM_GROUNDING) -> 
 
     # Places and talk about pictures are no content.
     check = checks.check_caption(record)
-    if check.grounding == 0 or check.grounding < minimum_grounding:
+    says_nothing = not checks.content_words(text)
+    if minimum_grounding is None:
+        if says_nothing:
+            problems.append("it says nothing about the picture")
+    elif check.grounding == 0 or check.grounding < minimum_grounding:
         problems.append(
             f"{check.grounding:.0%} of its words have a source, less than {minimum_grounding:.0%}: nobody "
             f"said {', '.join(check.unsupported[:8])}"
         )
-    elif not checks.content_words(text) and any(map(checks.content_words, checks.source_texts(record))):
+    elif says_nothing and any(map(checks.content_words, checks.source_texts(record))):
         problems.append("it says nothing about the picture")
     return problems
 

@@ -30,6 +30,8 @@ class Model(ABC):
         asset_names: assets that hold its weights.
         gpu_share: share of a GPU that one copy needs, where there are GPUs; 0 if it runs on the CPU.
         alone: whether there may be only one copy, however many machines there are.
+        is_paid: whether it is billed.
+        account: file of what it spent in the runs into one folder, for models with a budget.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Model(ABC):
     asset_names: tuple[str, ...] = ()
     gpu_share: float = 0.0
     alone: bool = False
+    is_paid: bool = False
+    account: Path | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -66,6 +70,15 @@ class Model(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Load the weights. Called before the first batch."""
+
+    def estimate(self, count: int, records: Sequence[Record] = ()) -> str:
+        """Return a sentence about what its work on images will cost; empty if it is free.
+
+        Args:
+            count: number of images.
+            records: some records like theirs.
+        """
+        return ""
 
     def release(self) -> None:  # noqa: B027 - most models have nothing to free
         """Free the memory of the weights; `prepare` loads them again."""
@@ -155,12 +168,10 @@ class Composer(Model):
             second run with cached answers costs nothing and gives the same records.
         batch_size: number of records that the composer gets at once, and the most that a kill can lose.
         reads_images: whether it is shown the images.
-        account: file of what the runs into one folder spent, for composers with a budget.
     """
 
     cost: float = 0.0
     reads_images: bool = False
-    account: Path | None = None
     batch_size: int = 8
 
     def prepare(self) -> None:
@@ -169,15 +180,6 @@ class Composer(Model):
     @abstractmethod
     def compose(self, record: Record) -> str:
         """Return the caption; empty for a record without annotations."""
-
-    def estimate(self, count: int, records: Sequence[Record] = ()) -> str:
-        """Return a sentence about what the captions of images will cost; empty if they are free.
-
-        Args:
-            count: number of images.
-            records: some records like theirs.
-        """
-        return ""
 
     def compose_all(self, records: Sequence[Record]) -> list[str | GeneratedCaption | Exception]:
         """Return the captions of several records, an exception in the place of each that failed.

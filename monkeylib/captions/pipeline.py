@@ -6,7 +6,7 @@ The output folder of a run holds
 * `shards/`, the same as parquet, each image once, listed with their checksums in `manifest.json`,
 * `annotations/`, the cached results of each model,
 * `summary.json`, statistics of the last run that had something to do,
-* `spending.json`, what a chat model with a budget cost in all runs,
+* `spending.json`, what a chat model with a budget cost in all runs, `spending-NAME.json`, what others cost,
 * `report.html`, the first images with their annotations, where it was asked for,
 * `run.json`, which lists all of these: the folder belongs to one run at a time (see `runs.RunFolder`).
 
@@ -31,6 +31,7 @@ from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from monkeylib.captions import filtering
 from monkeylib.captions.annotations import SCHEMA_VERSION, Record
 from monkeylib.captions.cached_model import MAXIMUM_FAILURES
 from monkeylib.captions.composers import Composer
+from monkeylib.captions.composers.budget import SPENDING_LOCK
 from monkeylib.captions.composers.rules import RuleComposer
 from monkeylib.captions.input_images import ImageListing, InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
@@ -77,6 +79,7 @@ __all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 SPENDING = "spending.json"
+_OTHER_SPENDING = "spending-*.json"
 _PART = 1000  # images whose records are held in memory
 _ESTIMATE_RECORDS = 1000  # records whose prompts an estimate takes as examples
 
@@ -200,8 +203,7 @@ class Pipeline:
         if not isinstance(images, ImageListing):
             images = [image.absolute() for image in images]
         stages = self.stages(out / ANNOTATIONS)
-        if self.composer:
-            self.composer.account = out / SPENDING
+        _open_accounts(stages, out)
 
         engine = engine or LocalEngine()
         start = time.perf_counter()
@@ -248,8 +250,7 @@ class Pipeline:
             raise ValueError("There is nothing to caption: got no images.")
         out = _absolute(out)
         stages = self.stages(out / ANNOTATIONS)
-        if self.composer:
-            self.composer.account = out / SPENDING
+        _open_accounts(stages, out)
 
         self._open(out, _settings(stages, shard_size), (), fresh=False, lock=False)
         _check_models(stages)
@@ -268,8 +269,9 @@ class Pipeline:
         if (out / RECORDS).exists():
             read = islice(read_records(out / RECORDS), _ESTIMATE_RECORDS)
             records = [record for record in read if record.sha256]
-        if cost := (self.composer or RuleComposer()).estimate(len(images), records):
-            sentences.append(f"{stages[-1].name}: {cost}")
+        for stage in stages:
+            if cost := stage.model.estimate(len(images), records):
+                sentences.append(f"{stage.name}: {cost}")
         return sentences
 
     def _open(
@@ -297,7 +299,7 @@ class Pipeline:
             settings,
             may_change=("images", "shard_size"),
             inputs=inputs,
-            keep=(*ANNOTATION_FILES, SPENDING),
+            keep=(*ANNOTATION_FILES, SPENDING, _OTHER_SPENDING, SPENDING_LOCK),
             fresh=fresh,
             lock=lock,
         )
@@ -364,7 +366,7 @@ class Pipeline:
         """Begin to write into the folder, and remove what a killed run left half-written."""
         folder.start()
 
-        for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT, SPENDING):
+        for name in (RECORDS, SHARD_LIST, SUMMARY, REPORT, SPENDING, _OTHER_SPENDING, SPENDING_LOCK):
             folder.own(name)
         folder.own(f"{SHARDS}/*-<hex>.parquet")
         folder.own_all(ANNOTATION_FILES)
@@ -426,6 +428,16 @@ def _settings(stages: Sequence[Stage], shard_size: int) -> dict[str, Any]:
         models[next(name for name in names if name not in models)] = fields
 
     return {"models": models, "schema_version": SCHEMA_VERSION, "shard_size": shard_size}
+
+
+def _open_accounts(stages: Sequence[Stage], out: Path) -> None:
+    """Tell the models that are billed where to note what they spend: the composer, and others by name."""
+    for stage in stages:
+        if stage.model.is_paid:
+            name = quote(stage.model.name, safe="")
+            stage.model.account = out / (
+                SPENDING if isinstance(stage.model, Composer) else _OTHER_SPENDING.replace("*", name)
+            )
 
 
 def _input_paths(images: Sequence[InputImage] | ImageListing) -> list[Path]:

@@ -12,7 +12,7 @@ from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Engine, Summary
@@ -28,7 +28,8 @@ _PRINTED_FAILURES = 3
 Experts = Annotated[
     str,
     typer.Option(
-        help="A set of experts (cpu, paper), or names separated by commas: `monkeylib experts` lists them."
+        help="A set of experts (cpu, paper, vision), or names separated by commas: `monkeylib experts` lists "
+        "them."
     ),
 ]
 MatcherName = Annotated[
@@ -73,7 +74,8 @@ EngineName = Annotated[
 Workers = Annotated[
     str,
     typer.Option(
-        help="Ray: processes per stage, such as 4, or 1,blip2=4; by default as many as fill the cluster."
+        help="Ray: processes per stage, such as 4, or 1,blip2=2-6 with bounds; by default as many as fill "
+        "the cluster."
     ),
 ]
 Gpus = Annotated[str, typer.Option(help="Ray: GPUs per process of a stage, such as blip2=0.5.")]
@@ -248,22 +250,22 @@ def _ray_engine(workers: str, gpus: str, cpus: float | None, address: str | None
     from monkeylib.captions.ray_engine import RayEngine
 
     # "1,blip2=4": the number without a name is for all other stages.
-    counts = _parse_stages(workers, "--workers")
+    counts: dict[str, Any] = _parse_stages(workers, "--workers", _parse_bounds)
     default_workers = counts.pop("", None)
     shares = _parse_stages(gpus, "--gpus")
     if "" in shares:
         raise ValueError("--gpus names a stage for each share, as in blip2=0.5,sam=0.5")
 
     return RayEngine(
-        workers={stage: int(count) for stage, count in counts.items()},
-        default_workers=None if default_workers is None else int(default_workers),
+        workers=counts,
+        default_workers=default_workers,
         cpus=cpus,
         gpus=shares,
         address=address,
     )
 
 
-def _parse_stages(text: str, option: str) -> dict[str, float]:
+def _parse_stages(text: str, option: str, parse: "Callable[[str], Any]" = float) -> dict[str, Any]:
     """Return the numbers by stage name of "1,blip2=4"; the one without a name is under ""."""
     numbers = {}
     for part in text.split(","):
@@ -272,11 +274,17 @@ def _parse_stages(text: str, option: str) -> dict[str, float]:
         # "blip2=4" -> "blip2" and "4"; "1" -> "" and "1"
         name, _, number = part.rpartition("=")
         try:
-            numbers[name.strip()] = float(number)
+            numbers[name.strip()] = parse(number)
         except ValueError as error:
             raise ValueError(f"{option} takes numbers, as in 1,blip2=4: got {part!r}") from error
 
     return numbers
+
+
+def _parse_bounds(text: str) -> int | tuple[int, int]:
+    """Return the number of "4", or the bounds of "2-6"."""
+    least, dash, most = text.partition("-")
+    return (int(least), int(most)) if dash else int(least)
 
 
 def _read_reviews(path: Path | None, export: str | None) -> Any:

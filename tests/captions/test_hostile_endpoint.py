@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions.composers.budget import Prices
-from monkeylib.captions.composers.chat import BASE_URL, ChatComposer
+from monkeylib.captions.composers.chat import ChatComposer
 from monkeylib.captions.composers.chat_client import RetryPolicy
+from monkeylib.captions.composers.chat_model import BASE_URL
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.pipeline import SPENDING, Pipeline
 from monkeylib.captions.record_files import RECORDS, read_records

@@ -7,7 +7,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from monkeylib.captions.composers import chat
+from monkeylib.captions.composers import chat_model
 
 COMPLETION = 20  # tokens that the server counts for an answer
 
@@ -139,7 +139,7 @@ def completion(body: dict, how: str = "answer") -> dict:
     prompt = body["messages"][0]["content"]
     if not isinstance(prompt, str):  # with an image
         prompt = prompt[0]["text"]
-    caption = next(line for line in prompt.splitlines() if line.startswith("Whole picture"))
+    caption = next((line for line in prompt.splitlines() if line.startswith("Whole picture")), "")
     message = how if isinstance(how, dict) else {}
     text = {"empty": "", "null": None}.get(str(how), f" {caption.partition(': ')[2].upper()}\n\n")
     usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": COMPLETION}
@@ -173,9 +173,9 @@ def serving(monkeypatch, key="a key"):
     served = Server()
     thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    monkeypatch.setenv(chat.MODEL, "a-model")
-    monkeypatch.setenv(chat.BASE_URL, f"http://127.0.0.1:{served.server_port}/v1")
-    monkeypatch.setenv(chat.KEY, key)
+    monkeypatch.setenv(chat_model.MODEL, "a-model")
+    monkeypatch.setenv(chat_model.BASE_URL, f"http://127.0.0.1:{served.server_port}/v1")
+    monkeypatch.setenv(chat_model.KEY, key)
     try:
         yield served
     finally:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from monkeylib import resources
 from monkeylib.captions.failures import FailureKind, ModelError
 
+SPENDING_LOCK = "spending.lock"
 _MOST_TOKENS = 10**9  # that an endpoint can report for one request
 
 
@@ -78,6 +81,8 @@ class Budget:
 
     With an account, a file, the budget holds over restarts: what is reserved is written there before a
     request is sent, and what it used afterwards. A request that a killed process had sent counts in full.
+    Accounts in one folder are those of several models with one budget: each notes in its own what it spends,
+    in this process or another one, and counts what the others have noted.
 
     Attributes:
         usage: of this process.
@@ -131,16 +136,10 @@ class Budget:
             if self.account and not self.usage.requests and not self._reservations:
                 self.earlier = _read_account(self.account)
 
-            while not self._fits(reservation):
+            while not self._reserve_if_it_fits(reservation):
                 if not self._reservations:
                     raise BudgetExhausted(self._exhausted_message(reservation))
                 self._changed.wait()
-            self._reservations.add(reservation)
-            try:
-                self._write_account()
-            except BaseException:  # nothing may be sent that could not be noted
-                self._reservations.remove(reservation)
-                raise
 
         try:
             yield reservation
@@ -154,6 +153,45 @@ class Budget:
                 self.usage.dollars += self._cost(reservation)
                 self._changed.notify_all()
                 self._write_account()
+
+    def _reserve_if_it_fits(self, reservation: Reservation) -> bool:
+        """Note a reservation if the limit allows it; meanwhile no other account of the folder changes."""
+        with self._locked_accounts():
+            if not self._fits(reservation):
+                return False
+            self._reservations.add(reservation)
+            try:
+                self._write_account()
+            except BaseException:  # nothing may be sent that could not be noted
+                self._reservations.remove(reservation)
+                raise
+        return True
+
+    @contextmanager
+    def _locked_accounts(self) -> Iterator[None]:
+        if self.account is None:
+            yield
+            return
+        lock = FileLock(self.account.parent / SPENDING_LOCK)
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError):  # file systems without locks
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def total_usage(self) -> Usage:
+        """Usage of all processes and of all accounts in the folder."""
+        spent = self.earlier + self.usage
+        if self.account is not None:
+            for path in sorted(self.account.parent.glob("spending*.json")):
+                if path.name != self.account.name:
+                    spent += _read_account(path)
+        return spent
 
     def _write_account(self) -> None:
         """Write what is spent, and what the running requests may still spend."""
@@ -173,7 +211,7 @@ class Budget:
 
     def _fits(self, reservation: Reservation) -> bool:
         """Return whether the limit holds if all reservations and this one are used up."""
-        spent = self.earlier + self.usage
+        spent = self.total_usage
         tokens, dollars = spent.tokens, spent.dollars
         for item in [*self._reservations, reservation]:
             tokens += item.prompt + item.completion
@@ -189,7 +227,7 @@ class Budget:
             limits.append(f"{self.tokens} tokens")
         if self.dollars is not None:
             limits.append(f"{self.dollars} dollars")
-        spent = self.earlier + self.usage
+        spent = self.total_usage
         where = f", as {self.account.name} says," if self.account else ""
         return (
             f"The budget of {' and '.join(limits)} is used up: {spent.tokens} tokens "

@@ -56,10 +56,16 @@ class ChatFailed(ModelError):
 
 
 class AnswerRejected(ChatFailed):
-    """An answer that is no caption; if asked again with the reason, the endpoint may give a better one."""
+    """An answer of no use; if asked again with the reason, the endpoint may give a better one.
 
-    def __init__(self, message: str) -> None:
+    Args:
+        message: the reason.
+        again: what the endpoint is asked to do.
+    """
+
+    def __init__(self, message: str, again: str = _AGAIN) -> None:
         super().__init__(message, "rejected")
+        self.again = again
 
 
 class _RetryableError(Exception):
@@ -388,7 +394,7 @@ def _with_objection(
     text = response["choices"][0]["message"]["content"] or ""
     # Lone surrogates cannot be sent.
     text = text[:_REPEATED_CHARACTERS].encode("utf-8", "replace").decode()
-    objection = f"This answer cannot be used: {error}. {_AGAIN}"
+    objection = f"This answer cannot be used: {error}. {error.again}"
     turns = [{"role": "assistant", "content": text}, {"role": "user", "content": objection}]
     return {**request, "messages": [*request["messages"], *turns]}
 

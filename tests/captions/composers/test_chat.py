@@ -12,7 +12,7 @@ import pytest
 
 from monkeylib.captions import composers
 from monkeylib.captions.annotations import Caption, Record
-from monkeylib.captions.composers import chat
+from monkeylib.captions.composers import chat, chat_model
 from monkeylib.captions.composers.budget import BudgetExhausted, Prices
 from monkeylib.captions.composers.chat_client import (
     OVERHEAD,
@@ -225,7 +225,7 @@ def test_record_without_annotations_sends_no_request(server, make_composer):
 
 
 def test_unreachable_endpoint_raises_and_costs_nothing(server, make_composer, monkeypatch):
-    monkeypatch.setenv(chat.BASE_URL, "http://127.0.0.1:9/v1")
+    monkeypatch.setenv(chat_model.BASE_URL, "http://127.0.0.1:9/v1")
     composer = make_composer(retry_policy=RetryPolicy(attempts=2, timeout=60, first_delay=0.01))
 
     with pytest.raises(ChatFailed, match="2 attempts failed"):
@@ -307,18 +307,18 @@ def test_check_finds_what_is_missing(server, make_composer, monkeypatch):
         make_composer().check()
     assert KEY not in str(failure.value)
 
-    monkeypatch.setenv(chat.BASE_URL, "http://name:PASSWORD123@127.0.0.1:9/v1")
+    monkeypatch.setenv(chat_model.BASE_URL, "http://name:PASSWORD123@127.0.0.1:9/v1")
     with pytest.raises(ChatFailed, match="endpoint http://127.0.0.1:9/v1 cannot be reached .*refused"):
         make_composer().check()
 
-    monkeypatch.delenv(chat.KEY)
+    monkeypatch.delenv(chat_model.KEY)
     with pytest.raises(ValueError, match="OPENAI_API_KEY isn't set"):
         make_composer().check()
 
 
 @pytest.mark.parametrize("address", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1"])
 def test_address_that_is_none_is_refused_at_once(server, make_composer, monkeypatch, address):
-    monkeypatch.setenv(chat.BASE_URL, address)
+    monkeypatch.setenv(chat_model.BASE_URL, address)
     with pytest.raises(ValueError, match="begins with http:// or https:// and names a host"):
         make_composer()
 
@@ -328,7 +328,7 @@ def test_address_that_is_none_is_refused_at_once(server, make_composer, monkeypa
 
 def test_no_secret_is_in_an_error_a_file_or_a_log(server, make_composer, monkeypatch, tmp_path, caplog):
     address = f"http://name:PASSWORD123@127.0.0.1:{server.server_port}/v1"
-    monkeypatch.setenv(chat.BASE_URL, address)
+    monkeypatch.setenv(chat_model.BASE_URL, address)
     caplog.set_level("DEBUG")
 
     # The endpoint repeats the header, in an error and in an answer.
@@ -363,7 +363,7 @@ def test_key_that_is_repeated_with_escapes_is_taken_out(server, make_composer, t
 
 def test_another_password_gives_the_same_answers(server, make_composer, monkeypatch):
     make_composer().compose(record())
-    monkeypatch.setenv(chat.BASE_URL, f"http://name:other@127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv(chat_model.BASE_URL, f"http://name:other@127.0.0.1:{server.server_port}/v1")
 
     assert make_composer().compose(record()) == "A CAT." and len(server.requests) == 1
 
@@ -512,25 +512,25 @@ def test_dollars_are_counted_and_limited(server, make_composer):
 
 
 def test_model_comes_from_the_environment_and_no_record_has_the_key(server, make_composer, monkeypatch):
-    monkeypatch.setenv(chat.BASE_URL, "https://user:secret@models.example/v1")
+    monkeypatch.setenv(chat_model.BASE_URL, "https://user:secret@models.example/v1")
     composer = make_composer()
     provenance = composer.provenance.model_dump_json()
 
     assert composer.version == "a-model" and composer.settings["base_url"] == "https://models.example/v1"
     assert "secret" not in provenance and KEY not in provenance
 
-    monkeypatch.delenv(chat.KEY)
+    monkeypatch.delenv(chat_model.KEY)
     with pytest.raises(
         ValueError, match="OPENAI_API_KEY isn't set: put the key of https://models.example/v1"
     ):
         composer.prepare()
 
-    monkeypatch.delenv(chat.MODEL)
+    monkeypatch.delenv(chat_model.MODEL)
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_MODEL isn't set: name a chat model"):
         make_composer()
 
-    monkeypatch.setenv(chat.MODEL, "m")
-    monkeypatch.delenv(chat.BASE_URL)
+    monkeypatch.setenv(chat_model.MODEL, "m")
+    monkeypatch.delenv(chat_model.BASE_URL)
     assert make_composer().settings["base_url"] == "https://api.openai.com/v1"
     with pytest.raises(ValueError, match="At least one request"):
         make_composer(concurrency=0)
@@ -541,7 +541,8 @@ def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
     assert plain.concurrency == 8 and plain.compose(record()) == "A CAT."
 
     for name, value in [
-        (chat.TOKENS, "10"), (chat.PRICES, "0.5, 1.5"), (chat.CONCURRENCY, "3"), (chat.ANSWER_TOKENS, "9")
+        (chat_model.TOKENS, "10"), (chat_model.PRICES, "0.5, 1.5"),
+        (chat_model.CONCURRENCY, "3"), (chat_model.ANSWER_TOKENS, "9"),
     ]:  # fmt: skip
         monkeypatch.setenv(name, value)
     limited = composers.load_composer("chat")
@@ -550,12 +551,12 @@ def test_limits_come_from_the_environment(server, tmp_path, monkeypatch):
     with pytest.raises(BudgetExhausted, match="10 tokens"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
 
-    monkeypatch.setenv(chat.DOLLARS, "0.000001")
-    monkeypatch.delenv(chat.TOKENS)
+    monkeypatch.setenv(chat_model.DOLLARS, "0.000001")
+    monkeypatch.delenv(chat_model.TOKENS)
     with pytest.raises(BudgetExhausted, match="1e-06 dollars"):
         chat.ChatComposer.from_environment(tmp_path).compose(record("a dog"))
 
-    monkeypatch.setenv(chat.PRICES, "0.5")
+    monkeypatch.setenv(chat_model.PRICES, "0.5")
     with pytest.raises(ValueError, match="MONKEYLIB_CHAT_PRICES has to hold 2 numbers .* got '0.5'"):
         composers.load_composer("chat")
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions.annotations import Caption, Record
-from monkeylib.captions.composers import chat, chat_images
+from monkeylib.captions.composers import chat, chat_images, chat_model
 from monkeylib.captions.composers.budget import BudgetExhausted
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.pipeline import Pipeline
@@ -41,7 +41,7 @@ def server(monkeypatch):
 
 
 def test_run_shows_the_model_each_image_once(server, tmp_path, monkeypatch):
-    monkeypatch.setenv(chat.IMAGE, "32")
+    monkeypatch.setenv(chat_model.IMAGE, "32")
     images = []
     for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
         Image.new("RGB", (100, 50), colour).save(tmp_path / f"{name}.png")

@@ -18,7 +18,9 @@ def test_experts_are_loaded_by_name_or_by_set():
     loaded = experts.load_experts("cpu")
     assert [type(expert) for expert in loaded] == [PpOcr, YoloxRegions, TagCaption, CaptionedSegments]
     assert [type(expert) for expert in experts.load_experts(["yolox"])] == [YoloxRegions]
-    with pytest.raises(ValueError, match="no expert called 'vqa': choose one of .*or a set: cpu, paper"):
+    with pytest.raises(
+        ValueError, match="no expert called 'vqa': choose one of .*or a set: cpu, paper, vision"
+    ):
         experts.load_experts("vqa")
 
 
@@ -26,6 +28,7 @@ def test_sets_have_their_experts_in_order():
     assert experts.expert_sets() == {
         "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
         "paper": ("blip2", "grit", "sam-blip2", "pp-ocr"),
+        "vision": ("chat-vision", "pp-ocr"),
     }
 
 
