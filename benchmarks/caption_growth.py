@@ -37,17 +37,30 @@ EXTRAPOLATED = (3_000_000, 100_000_000)
 FIT = ("files", "state MB", "CPU s", "restart CPU s")
 MEMORY_COLUMNS = ("peak MB", "restart peak MB")
 
+# Of the tables on the page, by the names of their results.
 COLUMNS = {
-    "kind": "numbers",
-    "images": "images",
-    "early MB": "MB at a tenth",
-    "late MB": "MB at the end",
-    "peak MB": "peak MB",
-    "files": "files",
-    "state MB": "MB on the disk",
-    "CPU s": "CPU s",
-    "restart CPU s": "CPU s, restart",
-    "restart peak MB": "peak MB, restart",
+    "caption_growth": {
+        "kind": "numbers",
+        "images": "images",
+        "early MB": "MB at a tenth",
+        "late MB": "MB at the end",
+        "peak MB": "peak MB",
+        "files": "files",
+        "state MB": "MB on the disk",
+        "CPU s": "CPU s",
+        "restart CPU s": "CPU s, restart",
+        "restart s": "s, restart",
+        "restart peak MB": "peak MB, restart",
+    },
+    "ray_workers": {
+        "workers": "workers",
+        "images": "images",
+        "sleep s": "s of sleep, each",
+        "at work s": "s at work",
+        "images/s": "images/s",
+        "of one worker": "of one worker's",
+        "run s": "s, full run",
+    },
 }
 
 
@@ -226,10 +239,13 @@ def machine() -> dict[str, object]:
     }
 
 
-def fill_page(page: str, results: Path) -> str:
-    """Return the page with the table of the results in its marked place."""
-    table = markdown_table(tables.read_csv(results), COLUMNS)
-    return fill_blocks(page, lambda name: table)
+def fill_page(page: str) -> str:
+    """Return the page with the tables of the committed results in their marked places."""
+
+    def table(name: str) -> str:
+        return markdown_table(tables.read_csv(FOLDER / "results" / f"{name}.csv"), COLUMNS[name])
+
+    return fill_blocks(page, table)
 
 
 def main() -> None:
@@ -263,7 +279,7 @@ def main() -> None:
     rows.sort(key=lambda row: (row["kind"], row["images"]))
     rows += [extrapolate(rows, count) for count in EXTRAPOLATED]
     tables.write_csv(rows, target)
-    page = fill_page(PAGE.read_text(encoding="utf-8"), target)
+    page = fill_page(PAGE.read_text(encoding="utf-8"))
     with resources.atomic_write(PAGE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"wrote {resources.display_path(target)}")

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from monkeylib import profiles, resources
+from monkeylib import profiles, resources, tables
 from tests.support import grit_goldens
 
 FOLDER = resources.REPOSITORY / "benchmarks"
@@ -224,6 +224,30 @@ def test_every_step_of_the_gpu_script_runs_at_a_tiny_size(tmp_path):
     assert ("tokens after it", "transformers' InternVL") in measured
     assert any(what.startswith("training step") for what, _ in measured)
     assert all(row["value"] > 0 and row["device"] == "CPU" and row["tiny"] for row in rows)
+
+
+# Captions
+
+
+def test_page_on_clusters_shows_the_committed_results():
+    caption_growth = load("caption_growth")
+    page = caption_growth.PAGE.read_text(encoding="utf-8")
+    assert caption_growth.fill_page(page) == page, "run benchmarks/caption_growth.py or ray_workers.py"
+
+
+def test_run_over_many_images_is_bounded_and_its_rest_is_extrapolated():
+    """What the committed results have to show."""
+    results = tables.read_csv(FOLDER / "results" / "caption_growth.csv")
+    rows = {(row["kind"], row["images"]): row for row in results}
+    many = rows["measured", 100_000]
+    # Results that no index has yet, of which there are at most so many, and the mapped index.
+    assert many["late MB"] <= 1.2 * many["early MB"]
+    # In processor time: the machine had other programs to run.
+    assert many["files"] <= 50 and many["restart CPU s"] < 30
+    # Time grows with the images, not faster.
+    few = rows["measured", 10_000]
+    assert many["CPU s"] <= 1.2 * 10 * few["CPU s"]
+    assert {("extrapolated", count) for count in (3_000_000, 100_000_000)} <= set(rows)
 
 
 # GRIT

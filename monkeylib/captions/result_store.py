@@ -33,7 +33,7 @@ LARGEST_FILE = 2**30  # bytes, from which on another file is begun
 
 _KEY = 64  # characters
 _HEAD = _KEY + len(" 01234567 ")  # of a line, before the JSON
-_UNINDEXED = 2**16  # results after which the index is written anew
+_UNINDEXED = 2**14  # results after which the index is written anew: 4 MB of memory until then
 _MAGIC = 0x6D6F6E6B65790001  # first number of an index, which names its layout
 
 
