@@ -16,6 +16,7 @@ LOCKENV := .lock-venv
 AUDITENV := .audit-venv
 HARNESSENV := .harness-venv
 BROWSERENV := .browser-venv
+RAYENV  := .ray-venv
 DOCSENV := .docs-venv
 SITE    := data/cache/site
 LOCKED_EXTRAS := synthetic,notebooks,train,pretrained,data,captions,chat,serve,demo,dev
@@ -25,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser bench torture docs lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser test-ray bench torture docs lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +90,18 @@ $(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock
 	@$(BROWSERENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-browser.lock
 	@touch $@
 
+# In an environment of its own, as that of the harnesses. `python -m tests.torture ray-kills` runs there, too.
+test-ray: $(RAYENV)/.installed ## caption on real Ray: killed workers, its readers and writers (minutes)
+	OMP_NUM_THREADS=1 $(RAYENV)/bin/python -m pytest tests/captions/test_ray_engine.py tests/captions/test_ray_datasets.py
+
+$(RAYENV)/.installed: $(STAMP) requirements-ray.lock
+	@rm -f $@
+	@test -x $(RAYENV)/bin/python || $(BIN)/python -m venv $(RAYENV)
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+	    $$($(RAYENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/library.pth
+	@$(RAYENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-compile -r requirements-ray.lock
+	@touch $@
+
 bench: $(STAMP) ## measure speed and memory against alternatives (20 minutes on 2 cores; QUICK=1: 3 minutes)
 	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
@@ -140,4 +153,4 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean: ## remove runs, caches and the environment (results and figures stay)
-	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(DOCSENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(RAYENV) $(DOCSENV) data/runs data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -145,7 +145,7 @@ def _parquet_schema() -> "pyarrow.Schema":
     return pa.schema({**columns, **{name: pa.list_(pa.struct(fields)) for name, fields in lists.items()}})
 
 
-def _parquet_table(records: Iterable[Record]) -> "pyarrow.Table":
+def records_table(records: Iterable[Record]) -> "pyarrow.Table":
     """Return the rows of a parquet file of records."""
     import pyarrow as pa
 
@@ -170,7 +170,7 @@ def _write_parquet(
         parquet.ParquetWriter(temporary, _parquet_schema(), compression="zstd") as writer,
     ):
         while group := list(islice(rest, _ROW_GROUP)):
-            writer.write_table(_parquet_table(group))
+            writer.write_table(records_table(group))
         if metadata:
             texts = {name: json.dumps(value) for name, value in metadata.items()}
             writer.add_key_value_metadata(texts)
@@ -185,7 +185,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         for batch in parquet.ParquetFile(path).iter_batches(1000):
             for row in batch.to_pylist():
                 number += 1
-                # Settings are JSON, see `_parquet_table`.
+                # Settings are JSON, see `records_table`.
                 for item in row.get("provenance") or ():
                     item["settings"] = json.loads(item["settings"])
                 yield _parse_record(row, f"Row {number} of {path}")

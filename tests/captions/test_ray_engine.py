@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from monkeylib.captions import input_images, pipeline
+from monkeylib.captions import input_images, pipeline, ray_engine
 from monkeylib.captions.composers import chat
 from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.pipeline import LocalEngine
-from monkeylib.captions.ray_engine import RayEngine
+from monkeylib.captions.ray_engine import Pool, RayEngine
 from monkeylib.captions.record_files import read_records
 from monkeylib.images import read_image
 from tests.support import ray_stand_in
@@ -29,6 +29,8 @@ from tests.support.fatal_experts import Fatal, Slow, images
         (RayEngine(workers={"colours": 9}, cpus=0.25), "need 3.75 CPUs, the cluster has 2"),
         (RayEngine(gpus={"colours": 0.5}), "need 0.5 GPUs, the cluster has 0"),
         (RayEngine(workers={"sam": 2}), "no stage 'sam': the stages are colours, halves, halves.shades"),
+        (RayEngine(workers={"colours": (3, 2)}), "bounds are in order: got 3-2"),
+        (RayEngine(default_workers=(0, 2)), "at least one worker, and its bounds are in order: got 0-2"),
     ],
 )
 def test_plan_that_would_hang_raises(tmp_path, engine, complaint):
@@ -43,8 +45,8 @@ def test_model_gets_its_share_of_a_gpu_where_there_are_gpus(tmp_path):
     stages = pipeline.Pipeline([OnGpu()]).stages(tmp_path)
     engine = RayEngine(workers={"colours": 3})
 
-    assert engine.plan(stages, {"CPU": 4.0, "GPU": 2.0}) == [(3, 0.5), (1, 0.0)]
-    assert engine.plan(stages, {"CPU": 4.0}) == [(3, 0.0), (1, 0.0)]
+    assert engine.plan(stages, {"CPU": 4.0, "GPU": 2.0}) == [Pool(3, 3, 3, 0.5), Pool(1, 1, 1)]
+    assert engine.plan(stages, {"CPU": 4.0}) == [Pool(3, 3, 3), Pool(1, 1, 1)]
 
 
 class Sharing(Colours):
@@ -54,22 +56,31 @@ class Sharing(Colours):
 
 
 @pytest.mark.parametrize(
-    ("shares", "cluster", "counts"),
+    ("shares", "cluster", "first", "most"),
     [
-        ((0.5, 0.25), {"CPU": 99.0, "GPU": 4.0}, [5, 5, 5]),
-        ((0.6,), {"CPU": 99.0, "GPU": 4.0}, [4, 4]),
-        ((2.0, 0.5), {"CPU": 99.0, "GPU": 5.0}, [2, 2, 2]),
-        ((0.5,), {"CPU": 8.0, "GPU": 32.0}, [3, 3]),
-        ((0.5,), {"CPU": 8.0}, [3, 3]),
+        ((0.5, 0.25), {"CPU": 99.0, "GPU": 4.0}, [5, 5, 5], [7, 14, 95]),
+        ((0.6,), {"CPU": 99.0, "GPU": 4.0}, [4, 4], [4, 96]),
+        ((2.0, 0.5), {"CPU": 99.0, "GPU": 5.0}, [2, 2, 2], [2, 6, 95]),
+        ((0.5,), {"CPU": 8.0, "GPU": 32.0}, [3, 3], [5, 5]),
+        ((0.5,), {"CPU": 8.0}, [3, 3], [5, 5]),
+        ((0.5,), {"CPU": 2.0}, [1, 1], [1, 1]),
     ],
 )
-def test_actors_fill_the_cluster_by_default(tmp_path, shares, cluster, counts):
+def test_actors_fill_the_cluster_by_default(tmp_path, shares, cluster, first, most):
     experts = [Sharing(f"expert {number}", share) for number, share in enumerate(shares)]
     stages = pipeline.Pipeline(experts).stages(tmp_path)
-    assert [count for count, _ in RayEngine().plan(stages, cluster)] == counts
+    pools = RayEngine().plan(stages, cluster)
+    assert [pool.first for pool in pools] == first and [pool.most for pool in pools] == most
+    assert {pool.least for pool in pools} == {1}
     # What is named stays.
     named = RayEngine(workers={"expert 0": 1}).plan(stages, cluster)
-    assert named[0][0] == 1 and named[-1][0] >= counts[-1]
+    assert (named[0].least, named[0].most) == (1, 1) and named[-1].first >= first[-1]
+
+
+def test_named_bounds_are_those_of_the_pool(tmp_path):
+    stages = build_pipeline().stages(tmp_path)
+    pools = RayEngine(workers={"colours": (2, 5)}, default_workers=(1, 3)).plan(stages, {"CPU": 16.0})
+    assert pools == [Pool(2, 5, 2), *[Pool(1, 3, 1)] * (len(stages) - 1)]
 
 
 def planned_share(stages, cluster, **options):
@@ -102,7 +113,7 @@ def test_composer_with_a_budget_gets_one_actor(tmp_path, monkeypatch):
         composer = chat.ChatComposer(tmp_path / "chat", **limits)
         stages = pipeline.Pipeline([Colours()], composer=composer).stages(tmp_path)
         plan = RayEngine(default_workers=4).plan(stages, {"CPU": 8.0})
-        assert plan == [(4, 0.0), (count, 0.0)]
+        assert plan == [Pool(4, 4, 4), Pool(count, count, count)]
 
     with pytest.raises(ValueError, match="stage chat can have one worker only"):
         RayEngine(workers={"chat": 2}).plan(stages, {"CPU": 8.0})
@@ -158,6 +169,26 @@ def test_actor_pools_give_the_same_records(image_folder, uninterrupted_run, tmp_
     again = run_pipeline(image_folder, tmp_path, engine, retry_failed=True)
     assert again.already == 13 - 4, "only shards with failures are run again"
     assert outcome(tmp_path) == outcome(uninterrupted_run[1])
+
+
+def test_image_is_decoded_once_unless_it_is_large(image_folder, uninterrupted_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ray_stand_in.module(cpus=2.0))
+    decoded = []
+    read = input_images.read_image
+    monkeypatch.setattr(input_images, "read_image", lambda content: decoded.append(content) or read(content))
+
+    # Of 12 x 8 pixels each: parts have up to five images, though four are decoded at a time.
+    monkeypatch.setattr(ray_engine, "_PART_PIXELS", 5 * 12 * 8)
+    run_pipeline(image_folder, tmp_path / "once", RayEngine())
+    assert len(decoded) == IMAGES
+    assert outcome(tmp_path / "once") == outcome(uninterrupted_run[1])
+
+    # Those that are larger than a part are read again by each of the four stages that read images.
+    decoded.clear()
+    monkeypatch.setattr(ray_engine, "_PART_PIXELS", 12 * 8 - 1)
+    run_pipeline(image_folder, tmp_path / "again", RayEngine())
+    assert len(decoded) > 3 * IMAGES
+    assert outcome(tmp_path / "again") == outcome(uninterrupted_run[1])
 
 
 class Blind(Colours):

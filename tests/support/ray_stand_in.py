@@ -11,10 +11,11 @@ import numpy as np
 
 
 class ActorPoolStrategy:
-    """A pool of a fixed size."""
+    """A pool between bounds."""
 
-    def __init__(self, *, size):
-        self.size = size
+    def __init__(self, *, min_size, max_size, initial_size):
+        assert 1 <= min_size <= initial_size <= max_size
+        self.size, self.bounds = initial_size, (min_size, max_size)
 
 
 class Dataset:
@@ -36,9 +37,10 @@ class Dataset:
         for number, row in enumerate(self.rows):
             column = np.empty(1, dtype=object)
             column[:] = [pickle.loads(pickle.dumps(row["task"]))]
-            batch = actors[number % size]({"task": column})
-            assert set(batch) == {"task"} and isinstance(batch["task"][0], bytes)
-            rows.append({"task": batch["task"][0]})
+            batches = actors[number % size]({"task": column})
+            for batch in [batches] if isinstance(batches, dict) else batches:
+                assert set(batch) == {"task"} and all(isinstance(task, bytes) for task in batch["task"])
+                rows += [{"task": task} for task in batch["task"]]
 
         name = fn.__name__
         return Dataset(rows, [*self.steps, (name, size, num_cpus, num_gpus)])

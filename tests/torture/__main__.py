@@ -1,8 +1,8 @@
 """Run the torture and write its table: `python -m tests.torture`, or `make torture`.
 
 Every case runs the command line in a process of its own. What it prints is the outcome of each case; what it
-writes is the number of cases of each area and how many of them came out right. In the areas "kills" and
-"starts", it counts kills and starts.
+writes is the number of cases of each area and how many of them came out right. In the areas of kills and of
+starts, it counts kills and starts.
 
 The outcomes are noted as they come, in `data/runs/nano/torture`, those of kills with the seed of each. With
 `--resume`, cases that were right are not tried again: a torture that was interrupted goes on, and one of
@@ -23,7 +23,18 @@ from rich.console import Console
 
 from monkeylib import resources, tables
 from monkeylib.reproduce.tables import update_page
-from tests.torture import checkpoints, disks, growth, images, kills, processes, records, starts, yaml_files
+from tests.torture import (
+    checkpoints,
+    disks,
+    growth,
+    images,
+    kills,
+    processes,
+    ray_kills,
+    records,
+    starts,
+    yaml_files,
+)
 from tests.torture.cases import Case, Result, run_cases
 
 TABLE = resources.results(resources.COMMITTED_PROFILE) / "torture.csv"
@@ -38,12 +49,14 @@ AREAS: dict[str, Callable[[argparse.Namespace], Iterator[Case]]] = {
     "disks": lambda arguments: disks.cases(),
     "processes": lambda arguments: processes.cases(),
     "kills": lambda arguments: kills.cases(arguments.kills, arguments.seed),
+    "caption-kills": lambda arguments: kills.caption_cases(arguments.kills, arguments.seed),
+    "ray-kills": lambda arguments: ray_kills.cases(arguments.kills, arguments.seed),
     "growth": lambda arguments: growth.cases(arguments.images),
     "starts": lambda arguments: starts.cases(arguments.starts),
 }
 
-# Not among those that run by default: it takes hours.
-LONG_AREAS = {"starts"}
+# Not among those that run by default: they take hours.
+LONG_AREAS = {"caption-kills", "ray-kills", "starts"}
 
 
 class Outcomes:
