@@ -88,15 +88,22 @@ def _tasks(batch: dict[str, Any], image: str, name: str, caption: str) -> dict[s
     images, digests = [], []
     for row, value in enumerate(batch[image]):
         content, digest = _content(value)
-        text = batch[caption][row] if caption else None
-        label = str(batch[name][row]) if name else digest
+        text = _text(batch[caption][row]) if caption else ""
+        label = _text(batch[name][row]) if name else digest
         if isinstance(content, bytes):
             content = StoredImage(Path(label), row, label, partial(bytes, content))
-        images.append(InputImage(content, label, "" if text is None else str(text)))
+        images.append(InputImage(content, label, text))
         digests.append(digest)
 
     task = ShardTask(ShardKey(0, "", len(images)), tuple(images), tuple(digests))
     return as_column([pack(0, 0, task)])
+
+
+def _text(value: Any) -> str:
+    """Return a text that may be missing, or come as bytes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return "" if value is None else str(value)
 
 
 def _content(value: Any) -> tuple[Image.Image | bytes, str]:

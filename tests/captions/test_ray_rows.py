@@ -45,9 +45,10 @@ def photographs(tmp_path):
 
 def test_rows_of_bytes_give_the_records_of_their_files(photographs, tmp_path):
     contents = [file.read_bytes() for file in photographs]
-    captions = ["one", None, "three", "", "five", "six"]
+    captions = ["one", None, "three", "", b"five", "six"]
     inputs = [
-        InputImage(file, file.name, text or "") for file, text in zip(photographs, captions, strict=True)
+        InputImage(file, file.name, text)
+        for file, text in zip(photographs, ["one", "", "three", "", "five", "six"], strict=True)
     ]
     Pipeline([Colours()], batch_size=4).run(inputs, tmp_path / "local", progress=False)
     expected = list(read_records(tmp_path / "local" / RECORDS))
