@@ -15,9 +15,11 @@ from monkeylib.explore.variants import ONE_VIEW, Variant, begin_session, variant
 from monkeylib.images import ImageInput, open_image
 from monkeylib.messages import ImagePart, Message
 from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.session import Session
+from monkeylib.tiling import Grid
 
 BASE = "base model"
 _SESSIONS = 8  # that stay, each with its image's visual tokens, keys and values
@@ -26,7 +28,8 @@ _SESSIONS = 8  # that stay, each with its image's visual tokens, keys and values
 class SideBySide:
     """Models, and ways to see an image, that answer the same question.
 
-    An image is encoded once for each of them, however many questions follow.
+    An image is encoded once for each of them, however many questions follow; by a raised model, which has no
+    sessions, with each question.
 
     Attributes:
         models: a model and a variant by the title under which they answer.
@@ -75,8 +78,7 @@ class SideBySide:
         with ExitStack() as stack:
             streams = {}
             for title in selected:
-                session = self._session(title, opened, grid)
-                stream = session.stream_messages(messages, max_new_tokens=max_new_tokens)
+                stream = self._stream(title, messages, opened, grid, max_new_tokens)
                 streams[title] = stack.enter_context(stream)
 
             # In turns, so that all grow at once.
@@ -89,6 +91,22 @@ class SideBySide:
                     else:
                         texts[title] += part
                     yield dict(texts)
+
+    def _stream(
+        self,
+        title: str,
+        messages: Sequence[Message],
+        images: Sequence[Image.Image],
+        grid: GridInput | None,
+        max_new_tokens: int,
+    ) -> AnswerStream:
+        """Begin one answer."""
+        monkey, variant = self.models[title]
+        if monkey.has_sessions:
+            session = self._session(title, images, grid)
+            return session.stream_messages(messages, max_new_tokens=max_new_tokens)
+        seen_in = grid if variant.has_tiles else Grid(0, 0)
+        return monkey.stream_messages(messages, grid=seen_in, max_new_tokens=max_new_tokens)
 
     def _session(self, title: str, images: Sequence[Image.Image], grid: GridInput | None) -> Session:
         monkey, variant = self.models[title]

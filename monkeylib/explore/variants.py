@@ -49,8 +49,13 @@ def get_variant(name: str) -> Variant:
 
 
 def variants_of(monkey: Monkey) -> list[Variant]:
-    """Return the ways in which a model can see an image: a base model sees one view alone."""
-    config = require_monkey(monkey).model.config
+    """Return the ways in which a model can see an image: a base model sees one view alone.
+
+    A raised model sees it in one view, as its base, or in tiles.
+    """
+    if isinstance(monkey, RaisedMonkey):
+        return [ONE_VIEW, TILES if monkey.model.raising_settings.ranks else TILES_WITHOUT_LORA]
+    config = monkey.model.config
     if not config.grids and config.max_tiles is None:
         return [ONE_VIEW]
     return list(VARIANTS.values()) if config.lora_count else [ONE_VIEW, TILES]

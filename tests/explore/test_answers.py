@@ -5,6 +5,8 @@ import pytest
 from monkeylib.explore.answers import BASE, SideBySide, converse
 from monkeylib.explore.variants import ONE_VIEW, TILES, begin_session
 from monkeylib.messages import Message
+from monkeylib.raised_monkey import RaisedMonkey
+from tests.support import raised_models
 
 
 @pytest.fixture()
@@ -39,6 +41,20 @@ def test_conversation_with_a_second_image(models, tiled_monkey, image, make_imag
     list(models.stream(second, [title], max_new_tokens=3))
     expected = tiled_monkey.answer_messages(second, max_new_tokens=3)
     assert models.answers == {title: expected}
+
+
+def test_raised_model_answers_in_one_view_and_in_tiles(image, tmp_path):
+    raised = raised_models.raise_base(raised_models.save_base(tmp_path / "base"))
+    monkey = RaisedMonkey(raised.model.eval(), raised.processor)
+    models = SideBySide(monkey)
+    texts = list(models.stream(converse([image], "x"), max_new_tokens=3))
+    expected = {
+        "one view": monkey.answer(image, "x", max_new_tokens=3, grid=(0, 0)),
+        "tiles, LoRA per tile": monkey.answer(image, "x", max_new_tokens=3),
+    }
+    assert models.answers == expected
+    assert texts[-1] == {title: answer.text for title, answer in expected.items()}
+    assert expected["one view"].token_ids != expected["tiles, LoRA per tile"].token_ids
 
 
 def test_what_cannot_be_answered_is_one_sentence(models, image):
