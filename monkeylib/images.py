@@ -119,8 +119,8 @@ _PAGE = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
 # NewSubfileType of a TIFF page: bits of a smaller copy of another page, and of a mask.
 _SUBFILE_TYPE, _COPY_OR_MASK = 254, 0b101
 
-# s3://..., file:///...; `Path` makes one slash of two.
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+# s3://..., file:///..., which are never fetched.
+_ANY_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 # Of JPEG, PNG, GIF, WebP and PDF files.
 _BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "JVBERi0")
 
@@ -193,7 +193,8 @@ def open_late(image: ImageInput) -> Image.Image | JpegFile:
         content = image
     elif isinstance(image, str | os.PathLike) and not is_data_uri(image) and not is_address(image):
         path, page = split_page(os.fspath(image))
-        if page is None and path.is_file():
+        # Unlike a path's own method, this one takes names that no file can have.
+        if page is None and os.path.isfile(path):
             name = os.fspath(image)
             with _open_file(path, name) as file:
                 content = file.read()
@@ -712,7 +713,7 @@ def _missing(name: str) -> ImageError:
             "unsupported",
             f"{beginning(name, 20)} is base64, not a path: pass its bytes, or data:image/png;base64,...",
         )
-    if _ADDRESS.match(name):
+    if _ANY_ADDRESS.match(name):
         return ImageError(
             "unsupported",
             f"{redact(beginning(name, 200))} is an address: download the image and pass its path",

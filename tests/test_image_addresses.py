@@ -43,6 +43,13 @@ def test_address_is_refused_otherwise(server, make):
     assert error.value.code == "unsupported" and len(paths) == before
 
 
+def test_nothing_but_http_is_fetched_where_addresses_are_allowed(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    for address in (f"file://{tmp_path}/a.png", "ftp://127.0.0.1/a.png", "s3://bucket/a.png"):
+        with pytest.raises(ImageError, match="is an address: download the image and pass its path"):
+            open_image(address, allow_address=True)
+
+
 @pytest.mark.parametrize(
     ("path", "code", "message"),
     [

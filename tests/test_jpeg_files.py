@@ -52,6 +52,15 @@ def test_damaged_file_is_told_of_when_it_is_decoded(make_image):
         open_late(b"\xff\xd8 no image")
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 5000, "a\0b", "", "gone.jpg#2", "/dev/null/a.jpg"])
+def test_what_is_no_file_is_refused_as_by_open_image(name):
+    with pytest.raises(ImageError) as expected:
+        open_image(name)
+    with pytest.raises(ImageError) as error:
+        open_late(name)
+    assert (str(error.value), error.value.code) == (str(expected.value), expected.value.code)
+
+
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("is_progressive", [False, True])
 def test_pixels_are_those_that_pillow_decodes(make_image, subsampling, is_progressive):

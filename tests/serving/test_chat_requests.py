@@ -73,6 +73,7 @@ def test_addresses_are_taken_where_the_owner_allows_it():
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
     body = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
     assert read_request(body, "m", Limits(), allow_address=True).images == ["https://example.org/a.png"]
-    part["image_url"]["url"] = "/etc/passwd"
-    with pytest.raises(RequestError, match="or an http address and opens nothing else"):
-        read_request(body, "m", Limits(), allow_address=True)
+    for other in ("/etc/passwd", "file:///etc/passwd", "ftp://example.org/a.png", "s3://bucket/a.png"):
+        part["image_url"]["url"] = other
+        with pytest.raises(RequestError, match="or an http address and opens nothing else"):
+            read_request(body, "m", Limits(), allow_address=True)
