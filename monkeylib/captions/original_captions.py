@@ -25,6 +25,7 @@ _CAPTION_FIELDS = ("caption", "text", "TEXT")
 _ADDRESS_FIELDS = ("url", "URL")
 _STATUS, _FETCHED = "status", "success"  # of a downloader's row
 
+_DIGITS = 18  # of a row's number, at most
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 # What `read_rows` and wrong fields raise.
 _NO_CAPTIONS = (KeyError, TypeError, AttributeError, ValueError, csv.Error, UnicodeError)
@@ -40,7 +41,8 @@ class OriginalCaptions:
 
     Args:
         path: a JSON object of captions by name, or rows with the caption under "caption" or "text" and the
-            name under "image", "name", "file", "file_name", "path" or "key".
+            name under "image", "name", "file", "file_name", "path" or "key". Of several captions in a list,
+            the first one is read.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -104,7 +106,7 @@ class OriginalCaptions:
         names = [name]
         names += [short for short in _short_names(name) if short != name and short not in self._shared_names]
         if address:
-            names.append(address)
+            names.append(_as_utf8(address))
 
         marks = ",".join("?" * len(names))
         rows = self._database.execute(
@@ -115,7 +117,9 @@ class OriginalCaptions:
         row = next((by_name[name] for name in names if name in by_name), None)
 
         stem = PurePosixPath(name).stem
-        if row is None and not address and self._has_positions and stem.isdecimal():
+        # A longer number is no row, and none that SQLite takes.
+        is_number = stem.isdecimal() and len(stem) <= _DIGITS
+        if row is None and not address and self._has_positions and is_number:
             row = self._database.execute(
                 "SELECT number, caption FROM captions WHERE number = ?", (int(stem),)
             ).fetchone()
@@ -158,7 +162,7 @@ class OriginalCaptions:
             captions = [row[name] for name in _CAPTION_FIELDS if name in row]
             if not names or not captions:
                 raise ValueError(f"there is no name or no caption in {beginning(str(row), 80)}")
-            yield str(names[0]), str(captions[0] or "")
+            yield str(names[0]), _as_caption(captions[0])
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -170,7 +174,7 @@ def _read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         if is_object:
             content = json.loads(path.read_text(encoding=encoding))
             for name, caption in content.items():
-                yield "", {"name": name, "caption": str(caption)}
+                yield "", {"name": name, "caption": caption}
             return
 
     yield from read_rows(path)
@@ -195,6 +199,21 @@ def _read_list_of_addresses(path: Path) -> Iterator[tuple[str, str]]:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+
+
+def _as_caption(value: Any) -> str:
+    """Return the caption in a field; of a list of captions, the first one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, list | tuple):
+        value = next((caption for caption in value if caption), None)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{beginning(str(value), 80)} is no caption")
+    return str(value)
 
 
 def _short_names(name: str) -> list[str]:

@@ -88,7 +88,8 @@ def read_records(path: Path | str) -> Iterator[Record]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as file:
+    # Bytes that are no UTF-8 make a line that is no JSON.
+    with path.open(encoding="utf-8", errors="backslashreplace") as file:
         for number, line in enumerate(file, 1):
             location = f"Line {number} of {path}"
             try:

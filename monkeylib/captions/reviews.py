@@ -48,7 +48,8 @@ def read_reviews(path: Path | str) -> dict[tuple[str, str], Review]:
         raise FileNotFoundError(f"there are no reviews at {path}: save them from report.html first")
 
     reviews = {}
-    with path.open(encoding="utf-8-sig") as file:
+    # Bytes that are no UTF-8 make a line that is no JSON.
+    with path.open(encoding="utf-8-sig", errors="backslashreplace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -65,7 +66,8 @@ def read_reviews(path: Path | str) -> dict[tuple[str, str], Review]:
 
 
 def _parse(row: Any) -> Review:
-    verdict, caption = row["verdict"], str(row.get("caption", "")).strip()
+    # Tools for tables write null where there is none.
+    verdict, caption = row["verdict"], str(row.get("caption") or "").strip()
     if verdict not in get_args(Verdict):
         raise ValueError(f"its verdict is {verdict!r}")
     if verdict == "correct" and not caption:

@@ -154,9 +154,19 @@ def test_exported_captions_are_encoded_as_a_batch_of_training(captioned, tmp_pat
     assert batch["input_ids"].shape == batch["labels"].shape and batch["pixel_values"].ndim >= 4
 
 
-@pytest.mark.parametrize("line", ["[]", "{}", '{"name": "a", "sha256": "", "verdict": "maybe"}', "no"])
+NO_REVIEWS = [
+    b"[]",
+    b"{}",
+    b'{"name": "a", "sha256": "", "verdict": "maybe"}',
+    b"no",
+    b'{"name": "a", "sha256": "", "verdict": "correct", "generated": "b", "caption": null}',
+    b'{"name": "a\xff", "sha256": "", "verdict": "accept", "generated": "b"}',
+]
+
+
+@pytest.mark.parametrize("line", NO_REVIEWS)
 def test_line_that_is_no_review_is_named(tmp_path, line):
-    (tmp_path / "reviews.jsonl").write_text(f"\n{line}\n")
+    (tmp_path / "reviews.jsonl").write_bytes(b"\n" + line + b"\n")
     with pytest.raises(ValueError, match="line 2 of .* is no review"):
         read_reviews(tmp_path / "reviews.jsonl")
     with pytest.raises(FileNotFoundError, match="save them from report.html"):

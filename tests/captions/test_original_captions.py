@@ -88,6 +88,39 @@ def test_later_row_of_a_name_counts(tmp_path):
     assert OriginalCaptions(tmp_path / "c.jsonl").find("a") == "new"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.json", '{"a": null, "b": ["", "first", "second"], "c": "one", "d": 7}'),
+        (
+            "c.jsonl",
+            '{"image": "a", "caption": null}\n{"image": "b", "caption": ["", "first", "second"]}\n'
+            '{"image": "c", "caption": "one"}\n{"image": "d", "caption": 7}\n',
+        ),
+    ],
+)
+def test_of_several_captions_the_first_one_is_read_and_null_is_none(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    captions = OriginalCaptions(tmp_path / name)
+    assert [captions.find(name) for name in "abcd"] == [None, "first", "one", "7"]
+    assert captions.count == 3
+
+
+@pytest.mark.parametrize("text", ['{"a": {"caption": "b"}}', '{"a": [["b"]]}', '{"a": true}'])
+def test_what_is_no_caption_raises(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match=r"c.json holds no captions: expected a JSON object of captions"):
+        OriginalCaptions(tmp_path / "c.json")
+
+
+def test_long_numbers_and_broken_addresses_have_no_caption(tmp_path):
+    (tmp_path / "c.tsv").write_text(LIST)
+    captions = OriginalCaptions(tmp_path / "c.tsv")
+    assert captions.find(f"{10**30}.jpg") is None
+    assert captions.find("a.jpg", "https://example.org/\ud800") is None
+    assert captions.find(f"{'0' * 17}1.jpg") == 'a "quoted" word'
+
+
 def test_line_without_a_tab_raises(tmp_path):
     (tmp_path / "c.tsv").write_text("a sign\thttps://example.org/0.jpg\nno tab\n")
     with pytest.raises(

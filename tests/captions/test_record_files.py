@@ -54,10 +54,11 @@ def _raise():
         ('{"name": "a", "colour": "red"}', "Line 1 .*: colour"),
         ('{"name": "a"', "Line 1 .* is no record"),
         ("[]", "Line 1 .*: the record"),
+        ('{"name": "\udcff"}', "Line 1 .* is no record"),
     ],
 )
 def test_invalid_lines_are_refused_with_their_number(tmp_path, text, complaint):
-    (tmp_path / "r.jsonl").write_text(text + "\n")
+    (tmp_path / "r.jsonl").write_bytes(f"{text}\n".encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=complaint):
         list(read_records(tmp_path / "r.jsonl"))
 
