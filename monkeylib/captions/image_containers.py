@@ -109,7 +109,7 @@ def _images_of_tar(container: Path, left_out: Counter[str]) -> Iterator[StoredIm
 
 
 def _images_of_table(container: Path, left_out: Counter[str]) -> Iterator[StoredImage]:
-    table = _open_table(container)
+    table = _table(container)
     number = 0
     for row in range(len(table)):
         fields = table[row]
@@ -149,23 +149,37 @@ class _TableCell:
     position: int
 
     def __call__(self) -> bytes:
-        value = _open_table(self.container)[self.row][self.field]
+        value = _table(self.container)[self.row][self.field]
         return (value[self.position] if isinstance(value, list) else value)()
 
 
+def _table(container: Path) -> TableRecords:
+    return _open_table(container, *_state(container))
+
+
+def _digests(container: Path) -> Path:
+    """Return the file of the digests of a container's images, a line each."""
+    return _write_digests(container, *_state(container))
+
+
+def _source(container: Path) -> Path:
+    """Return the file that changes with a container: a saved dataset is written anew with its state."""
+    return next((path for name in _SAVED_STATES if (path := container / name).is_file()), container)
+
+
+def _state(container: Path) -> tuple[int, int]:
+    """Return size and time of change: a container that was written again is another one."""
+    status = _source(container).stat()
+    return status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=2)
-def _open_table(container: Path) -> TableRecords:
+def _open_table(container: Path, size: int, modified: int) -> TableRecords:
     return TableRecords(DatasetEntry(name=container.stem, path=container.name), container.parent)
 
 
 @lru_cache(maxsize=8)
-def _digests(container: Path) -> Path:
-    """Return the file of the digests of a container's images, a line each."""
-    # A saved dataset is written anew with its state.
-    source = container
-    if container.is_dir():
-        source = next(path for name in _SAVED_STATES if (path := container / name).is_file())
-
+def _write_digests(container: Path, size: int, modified: int) -> Path:
     def write(path: Path) -> None:
         with path.open("w", encoding="ascii") as file:
             for image in stored_images(container):
@@ -175,4 +189,4 @@ def _digests(container: Path) -> Path:
                     digest = _UNREADABLE
                 file.write(f"{digest}\n")
 
-    return cached_file(source, "image-digests", ".txt", write)
+    return cached_file(_source(container), "image-digests", ".txt", write)

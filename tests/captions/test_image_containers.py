@@ -58,9 +58,6 @@ def test_container_that_changes_has_other_digests(tmp_path):
 
     webdataset(file, {"x": "", **CAPTIONS}, broken="x")
     os.utime(file, ns=(1, 1))
-    from monkeylib.captions import image_containers
-
-    image_containers._digests.cache_clear()
     assert next(stored_images(file)).sha256() == bytes_digest(b"no image") != before
 
 
@@ -84,6 +81,19 @@ def test_parquet_with_images_is_a_container_and_one_without_is_none(tmp_path):
     assert [(image.name, image.caption) for image in images] == [("00000000", "a sign"), ("00000002", "")]
     assert left_out == {"row of a table without an image": 1}
     check(images, [png(0), png(1)])
+
+
+def test_table_that_is_written_again_is_read_again(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    file = tmp_path / "a.parquet"
+    for numbers in ([0, 1], [1], [2, 0]):
+        rows = [{"image": png(number), "caption": f"caption {number}"} for number in numbers]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+        images = list(stored_images(file))
+        assert [image.caption for image in images] == [f"caption {number}" for number in numbers]
+        check(images, [png(number) for number in numbers])
 
 
 def test_saved_dataset_is_a_container(tmp_path):
