@@ -129,7 +129,7 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
         "date": datetime.now(UTC).date().isoformat(),
         **code_version(),
         "costs": costs,
-        "rows": _summarise(scores_folder, scored_steps(profile)),
+        "rows": _summarise(scores_folder, scored_steps(profile), with_permuted=True),
     }
     with resources.atomic_write(folder / RESULT) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -283,15 +283,15 @@ def _score_permuted(profile: Profile, checkpoint: Path, questions: scoring.Quest
     scoring.write_scores(scoring.score_questions(Monkey(model, processor), questions), path)
 
 
-def _summarise(scores_folder: Path, steps: Sequence[int]) -> list[Row]:
-    """Return the mean scores of each step and split."""
+def _summarise(scores_folder: Path, steps: Sequence[int], with_permuted: bool = False) -> list[Row]:
+    """Return the mean scores of each step and split; those with permuted LoRAs are of the last step."""
     files = [("as trained", step, step_file(scores_folder, step)) for step in steps]
-    files.append(("permuted", steps[-1], scores_folder / scoring.PERMUTED))
+    permuted = scores_folder / scoring.PERMUTED
+    if with_permuted and permuted.exists():
+        files.append(("permuted", steps[-1], permuted))
 
     rows: list[Row] = []
     for condition, step, path in files:
-        if condition == "permuted" and not path.exists():
-            continue
         for split, scores in scoring.read_scores(path).items():
             for metric, values in (("log-likelihood", scores.log_likelihood), ("exact match", scores.exact)):
                 rows.append(

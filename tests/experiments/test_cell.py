@@ -1,10 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
 from monkeylib.data.synthetic import label_levels
+from monkeylib.evaluation.likelihood import AnswerScores
 from monkeylib.experiments import cell as cells
 from monkeylib.experiments.cell import Cell, run_cell
+from monkeylib.experiments.scoring import PERMUTED, step_file, write_scores
 from monkeylib.profiles import build
 from tests.support.smoke_experiments import smallest_profile
 
@@ -113,6 +116,17 @@ def test_result_of_another_fingerprint_is_none(tmp_path):
 def test_first_steps_end_before_the_last_one(profile, outputs):
     with pytest.raises(ValueError, match=r"scored at the steps \[0, 1\]: give one before the last"):
         cells.run_first_steps(profile, Cell("per_tile", "ordinary", 0), 1)
+
+
+def test_first_steps_of_a_finished_cell_leave_out_what_was_scored_at_its_end(outputs):
+    profile, cell = smallest_profile(), Cell("per_tile", "ordinary", 0)
+    folder = cells.scores_folder_of(profile, cell)
+    scores = {"fine": AnswerScores(np.zeros(2), np.ones(2, bool))}
+    for path in (step_file(folder, 0), step_file(folder, 1), folder / PERMUTED):
+        write_scores(scores, path)
+
+    rows = cells.run_first_steps(profile, cell, 0)
+    assert {(row["step"], row["condition"]) for row in rows} == {(0, "as trained")}
 
 
 def test_first_steps_whose_scores_are_gone_are_trained_anew(outputs):
