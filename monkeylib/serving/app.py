@@ -39,7 +39,7 @@ def add_chat_api(app: web.Application, engine: Engine) -> None:
         [
             web.post("/v1/chat/completions", _complete_chat),
             web.get("/v1/models", _list_models),
-            web.get("/v1/models/{name}", _describe_model),
+            web.get("/v1/models/{name:.+}", _describe_model),
             web.get("/health", _tell_health),
         ]
     )

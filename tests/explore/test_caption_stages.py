@@ -14,6 +14,7 @@ from monkeylib.explore.caption_stages import (
     move_thresholds,
     run_stages,
 )
+from monkeylib.explore.widgets.captions import caption_rows
 from tests.support.caption_models import Colours, Halves
 
 
@@ -49,6 +50,15 @@ def test_the_filter_is_that_of_the_experts():
     assert not filter_again(record, filters).regions
     assert filter_again(record, move_thresholds(filters, {"yolox-nano": 0.6})).regions == (region,)
     assert not filter_again(record, Filter(scores={"yolox-nano": 0.8})).regions
+
+
+def test_stage_that_fails_is_told_of(monkeypatch):
+    def fail(expert, images):
+        raise RuntimeError("the model is broken")
+
+    monkeypatch.setattr(Halves, "annotate", fail)
+    *_, last = run_stages(Image.new("RGB", (40, 30), "red"), [Colours(), Halves()])
+    assert "the model is broken" in dict(caption_rows(last.record))["failures"]
 
 
 def test_only_experts_whose_files_are_here_are_offered(monkeypatch):

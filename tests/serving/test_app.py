@@ -43,6 +43,14 @@ def test_models_are_listed(client):
         client.models.retrieve("gpt")
 
 
+def test_model_of_a_hub_has_a_slash_in_its_name(served_monkey):
+    with serving(served_monkey) as (address, engine):
+        engine.name = "owner/name"
+        assert send(address, b"", "/v1/models/owner/name")[0] == 200
+        status, sentence = send(address, b"", "/v1/models/owner/other")
+        assert status == 404 and "answers with 'owner/name'" in sentence
+
+
 def test_stream_brings_the_same_answer_in_parts(client, served_monkey, make_image):
     messages = [user(make_image(), "Why?")]
     expected = complete(client, messages, 20)

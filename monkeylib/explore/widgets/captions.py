@@ -110,7 +110,7 @@ def caption_rows(record: Record) -> list[tuple[str, str]]:
         ("regions", str(len(record.regions))),
         ("lines of text", str(len(record.lines))),
         ("dropped", str(len(record.dropped))),
-        ("failures", " | ".join(failure.message for failure in record.failures)),
+        ("failures", " | ".join(failure.error for failure in record.failures)),
         ("description", record.detailed_caption),
     ]
     return [(term, text) for term, text in rows if text]
