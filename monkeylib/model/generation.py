@@ -172,11 +172,11 @@ def decode(
     stop_strings = list_stop_strings(settings.pop("stop_strings", None))
 
     stops = _StopStrings(tokenizer, stop_strings, _prompt_length(model, inputs))
-    with _seeded(seed):
+    with _seeded(seed, settings) as draws:
         if _setting(model, settings, "num_beams") > 1:
-            sequences = _search_beams(model, inputs, settings, stops)
+            sequences = _search_beams(model, inputs, settings, stops, draws)
         else:
-            sequences = _extend(model, inputs, settings, stops, streamer, interruption)
+            sequences = _extend(model, inputs, settings, stops, draws, streamer, interruption)
 
     count = _setting(model, settings, "num_return_sequences")
     answers = []
@@ -235,13 +235,14 @@ def _extend(
     inputs: Mapping[str, Any],
     settings: Mapping[str, Any],
     stops: _StopStrings,
+    draws: Sequence[StoppingCriteria],
     streamer: TextIteratorStreamer | None,
     interruption: Event | None,
 ) -> _Sequences:
     """Extend each prompt token by token, greedily or by sampling."""
     returns_steps = bool(settings.get("output_scores") or settings.get("output_logits"))
     recorder = _TokenLogProbabilities()
-    criteria: list[StoppingCriteria] = [recorder, stops]
+    criteria: list[StoppingCriteria] = [*draws, recorder, stops]
     if interruption is not None:
         criteria.append(_Interruption(interruption))
 
@@ -270,13 +271,17 @@ def _extend(
 
 
 def _search_beams(
-    model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any], stops: _StopStrings
+    model: Any,
+    inputs: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    stops: _StopStrings,
+    draws: Sequence[StoppingCriteria],
 ) -> _Sequences:
     """Search the most probable answers with beams."""
     output = model.generate(
         **inputs,
         **{**settings, "return_dict_in_generate": True, "output_logits": True},
-        stopping_criteria=StoppingCriteriaList([stops]),
+        stopping_criteria=StoppingCriteriaList([*draws, stops]),
     )
 
     ids = output.sequences[:, _prompt_length(model, inputs) :]
@@ -304,16 +309,84 @@ def _join_samples(samples: list[Answer]) -> Answer:
     return dataclasses.replace(samples[0], samples=tuple(samples))
 
 
+# --- samples of a seed
+
+
 @contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Draw the samples of a block from a seed; the random numbers after it are as without it."""
+def _seeded(seed: int | None, settings: dict[str, Any]) -> Iterator[list[StoppingCriteria]]:
+    """Draw the samples of a block from a seed.
+
+    Args:
+        seed: None for torch's own random numbers.
+        settings: of `generate`, to which what it calls before a token is drawn is added.
+
+    Yields:
+        What `generate` is to call once a token is drawn.
+    """
     if seed is None:
-        yield
+        yield []
         return
 
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
+    draws = _SeededDraws(seed)
+    settings["logits_processor"] = [draws.begin, *settings.get("logits_processor", ())]
+    try:
+        yield [draws]
+    finally:
+        # Where the model failed in the middle.
+        draws.end()
+
+
+class _SeededDraws(StoppingCriteria):
+    """Gives torch's generator the state of these samples while a token is drawn; it never ends a row.
+
+    Torch has one generator for all threads of a device. It has its own state again before anything else is
+    computed, so what other threads draw and what these samples are do not depend on each other.
+    """
+
+    _lock = threading.RLock()  # one thread draws at a time
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._device = torch.device("cpu")
+        self._state: Tensor | None = None
+        self._others: Tensor | None = None  # state of the generator meanwhile put aside; None in between
+
+    def begin(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Begin to draw a token of each row, and return the scores `[B, vocabulary]` as they are."""
+        self._lock.acquire()
+        self._device = scores.device
+        self._others = _random_state(self._device)
+        if self._state is None:
+            self._state = torch.Generator(self._device).manual_seed(self._seed).get_state()
+        _set_random_state(self._device, self._state)
+        return scores
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
+        self.end()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+    def end(self) -> None:
+        """Note the state behind the token, and give the generator its own."""
+        if self._others is not None:
+            self._state = _random_state(self._device)
+            _set_random_state(self._device, self._others)
+            self._others = None
+            self._lock.release()
+
+
+def _random_state(device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state() if device.type == "cpu" else getattr(torch, device.type).get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "cpu":
+        torch.set_rng_state(state)
+    else:
+        getattr(torch, device.type).set_rng_state(state)
 
 
 # --- the context

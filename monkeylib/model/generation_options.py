@@ -59,7 +59,13 @@ _COUNT = _Kind("a whole number from 1", lambda value: _is_whole(value, 1), int)
 _COUNT_OR_NONE = _Kind("a whole number from 0", lambda value: _is_whole(value, 0), int)
 _NUMBER = _Kind("a number", _is_number, float)
 _POSITIVE = _Kind("a number above 0", lambda value: _is_number(value) and value > 0, float)
-_TEMPERATURE = _Kind("a number above 0 (answers without sampling are greedy)", _POSITIVE.accepts, float)
+# At a smaller temperature scores become infinite, which some GPUs do not survive.
+_LEAST_TEMPERATURE = 1e-6
+_TEMPERATURE = _Kind(
+    f"a number from {_LEAST_TEMPERATURE:f} (answers without sampling are greedy)",
+    lambda value: _is_number(value) and value >= _LEAST_TEMPERATURE,
+    float,
+)
 _SHARE = _Kind("a number above 0, up to 1", lambda value: _is_number(value) and 0 < value <= 1, float)
 _PROBABILITY = _Kind("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1, float)
 _IDS = _Kind(

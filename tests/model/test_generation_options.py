@@ -15,7 +15,11 @@ import torch
         ({"nonsense_of_mine": 1}, "no option of generation called 'nonsense_of_mine'"),
         ({"temperature": 0.7}, "temperature is 0.7, which only sampling heeds: pass do_sample=True"),
         ({"top_p": 0.7}, "top_p is 0.7, which only sampling heeds"),
-        ({"temperature": 0, "do_sample": True}, "temperature is 0: expected a number above 0"),
+        ({"temperature": 0, "do_sample": True}, "temperature is 0: expected a number from 0.000001"),
+        (
+            {"temperature": 1e-300, "do_sample": True},
+            "temperature is 1e-300: expected a number from 0.000001",
+        ),
         ({"temperature": "hot", "do_sample": True}, "temperature is 'hot'"),
         ({"top_p": 1.5, "do_sample": True}, "top_p is 1.5: expected a number above 0, up to 1"),
         ({"top_k": -1, "do_sample": True}, "top_k is -1"),

@@ -49,6 +49,7 @@ def test_fields():
         ({"temperature": "hot"}, "a number from 0 to 2", "temperature"),
         ({"top_p": 1.1}, "a number from 0 to 1", "top_p"),
         ({"temperature": 1, "seed": -1}, "seed is -1", None),
+        ({"temperature": 1e-300}, "temperature is 1e-300: expected a number from 0.000001", None),
         ({"stop": [1]}, "stop_strings is", None),
         ({"n": 2}, "n is 2, which this server cannot follow", "n"),
         ({"n": True}, "n is True", "n"),
