@@ -12,6 +12,7 @@ behind its file is made anew from the lines.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -154,15 +155,25 @@ class _ResultFile:
         self._is_own = False
         self._is_read = False
 
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._is_writable = True
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            # A file of another user, or a file system that is mounted to be read.
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not path.is_file():
+                raise
+            self._descriptor = os.open(path, os.O_RDONLY)
+            self._is_writable = False
         self._load_index()
         self.read_on()
 
     def lock(self) -> bool:
-        """Make this process the one that writes here; False if another one does.
+        """Make this process the one that writes here; False if another one does, or it may only read.
 
         What a killed process has left of its last line is cut off.
         """
+        if not self._is_writable:
+            return False
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

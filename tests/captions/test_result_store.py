@@ -1,5 +1,6 @@
 """Results of models: what is stored is found again, whatever happens to the files in between."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -168,3 +169,21 @@ def test_full_disk_tears_no_line(store, tmp_path, monkeypatch):
     store.put({KEYS[6]: RESULTS[KEYS[6]]})
     store.close()
     assert set(ResultStore(tmp_path, list).get(KEYS)) == {KEYS[0], KEYS[6]}
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_files_that_may_only_be_read_are_read(store, tmp_path, monkeypatch, code):
+    fill(tmp_path, KEYS[:3])
+    (file,) = tmp_path.glob("*.results")
+    before = file.read_bytes()
+    open_file = os.open
+
+    def refuse(path, flags, *mode):
+        if path == file and flags & os.O_RDWR:
+            raise OSError(code, "not to be written")
+        return open_file(path, flags, *mode)
+
+    monkeypatch.setattr(result_store.os, "open", refuse)
+    store.put({KEYS[5]: RESULTS[KEYS[5]]})
+    assert set(store.get(KEYS)) == {*KEYS[:3], KEYS[5]}
+    assert file.read_bytes() == before
