@@ -76,7 +76,7 @@ def test_parquet_and_webdataset_give_the_records_of_their_bytes(photographs, tmp
     datasets = {
         "parquet": (ray.data.read_parquet(str(tmp_path / "images.parquet")), "image", "key", "text"),
         "webdataset": (
-            ray.data.read_webdataset(str(tmp_path / "images.tar"), decoder=False),
+            ray.data.read_webdataset(str(tmp_path / "images.tar"), decoder=None),
             "png", "__key__", "txt",
         ),
     }  # fmt: skip
