@@ -9,8 +9,9 @@
     records = caption_dataset(images, Pipeline(load_experts("cpu")), "captions", name="path")
     records.write_parquet("captions/records", partition_cols=["status"])
 
-`read_parquet` and `read_webdataset(..., decoder=None)` fit as well. Images stream through the stages of `ray_engine`; nothing is
-listed or counted before, so a data set may be of any size, and nobody has to see its files but Ray.
+`read_parquet` and `read_webdataset(..., decoder=None)` fit as well. Images stream through the stages of
+`ray_engine`; nothing is listed or counted before, so a data set may be of any size, and nobody has to see its
+files but Ray.
 
 The results of the models are cached as by `Pipeline.run`, and an image that crashes its process is
 quarantined. What Ray writes is its own: to get every image exactly once over restarts, use `Pipeline.run`
