@@ -2,24 +2,32 @@
 
 base, one view ──raise──▶ tiles, untrained ──train──▶ adapters for each tile
                                            └─train──▶ no adapters, the control
+
+Training has the steps, the batch, the rates and the trained parts of the profile's own Monkey in the grid of
+experiments, and is scored at the same steps. `python -m monkeylib.experiments.raised_llava` runs everything.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 
-from monkeylib import resources, tables
+from monkeylib import profiles, resources, tables
 from monkeylib.digests import json_digest
+from monkeylib.evaluation.benchmarks import synthetic_examples
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import AnswerScores
 from monkeylib.experiments import scoring
+from monkeylib.experiments.cell import scored_steps
 from monkeylib.experiments.nano_llava import llava_profile, write_base
+from monkeylib.experiments.scoring import ScoreAtSteps, step_file
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.messages import ImagePart, Message
 from monkeylib.profiles import Profile
@@ -32,33 +40,22 @@ from monkeylib.tables import Row
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
 from monkeylib.training.batches import synthetic_data
+from monkeylib.training.signals import StoppedAsPlanned
 
 TABLE = "raised_llava"
-SPLIT = "fine"
-QUESTIONS = 200
-ONE_VIEW = Grid(0, 0)
+ANSWERS_TABLE = "raised_llava_answers"
+
+# Questions of each split, of those that the grid of experiments scores.
+QUESTIONS = {"fine": 200, "large": 100}
 
 
-@dataclass(frozen=True)
-class Condition:
-    """A model that is scored.
-
-    Fields:
-        title: for readers.
-        mode: of the adapters that are trained; None for no training.
-        has_tiles: whether it sees tiles beside the global view.
-    """
-
-    title: str
-    mode: str | None = None
-    has_tiles: bool = True
-
-
-CONDITIONS = {
-    "base": Condition("base: one view, as it came", has_tiles=False),
-    "untrained": Condition("raised, untrained"),
-    "no_adapters": Condition("raised, trained without adapters", mode="none"),
-    "per_tile": Condition("raised, trained with an adapter for each tile", mode="per_tile"),
+# What is scored: names in the table, and for readers. Trained ones by the mode of their adapters.
+ONE_VIEW = "llava_one_view"
+VARIANTS = {"none": "llava_no_adapters", "per_tile": "llava_per_tile"}
+TITLES = {
+    "llava_per_tile": "LLaVA, raised, LoRA per tile",
+    "llava_no_adapters": "LLaVA, raised, no LoRA",
+    ONE_VIEW: "LLaVA, one view",
 }
 
 
@@ -68,21 +65,19 @@ CONDITIONS = {
 def training_profile(profile: Profile, base: Path | str, mode: str = "per_tile") -> RaisedProfile:
     """Return what trains a raised LLaVA as the grid of experiments trains the profile's Monkey.
 
-    As there (paper section 3.1), adapters, connector and language model train. Steps and batch are half as
-    large, since all patches of a view are visual tokens here, and a step costs twice as much.
+    As there (paper section 3.1), adapters, connector and language model train, for as many steps of as many
+    records.
 
     Args:
-        profile: of the base; the rates are its own.
+        profile: of the base; the rates and the seed are its own.
         base: folder of the LLaVA.
         mode: of the adapters.
     """
     training, views = profile.training, profile.rows * profile.cols + 1
     visual_tokens = views * llava_profile(profile).queries
-    batch_size = max(1, training.batch_size // 2)
     settings = training.model_dump() | {
-        "steps": training_steps(profile),
-        "batch_size": batch_size,
-        "micro_batch_size": min(4, batch_size),
+        "steps": profile.ablation.steps,
+        "micro_batch_size": profile.ablation.micro_batch_size,
         # As much text as for the profile's own model.
         "max_length": training.max_length - profile.visual_tokens + visual_tokens,
         "precision": "32-true",
@@ -98,19 +93,63 @@ def training_profile(profile: Profile, base: Path | str, mode: str = "per_tile")
     )
 
 
-def training_steps(profile: Profile) -> int:
-    """Return how many steps a raised LLaVA is trained."""
-    return max(1, profile.ablation.steps // 2)
-
-
-def train(profile: Profile, mode: str = "per_tile", progress: bool = False) -> Path:
+def train(
+    profile: Profile,
+    mode: str = "per_tile",
+    progress: bool = False,
+    stop_after: int | None = None,
+) -> Path:
     """Raise the profile's LLaVA, train it on the profile's synthetic data, and return its folder.
 
-    An interrupted run goes on at its last checkpoint, and a finished one is returned.
+    It is scored on the way. An interrupted run goes on at its last checkpoint, and a finished one is
+    returned.
+
+    Args:
+        profile: of the base.
+        mode: of the adapters.
+        progress: report steps, loss and time left.
+        stop_after: a step before the last one, after which the run ends.
+
+    Raises:
+        StoppedAsPlanned: `stop_after` has ended the run.
     """
     raised_profile = training_profile(profile, write_base(profile), mode)
     data = replace(synthetic_data(profile), validation=None)
-    return finetune.run(raised_profile, folder_of(profile) / mode, progress, data, if_changed="replace")
+    folder = scores_folder_of(profile, mode)
+
+    # Step 0 is a condition of its own. The curve is one of fine print.
+    questions = _load_questions(profile)
+    at_steps: dict[int, scoring.Questions] = {
+        step: {"fine": questions["fine"]} for step in scored_steps(profile) if step > 0
+    }
+    at_steps[profile.ablation.steps] = questions
+    due = [step for step in at_steps if stop_after is None or step <= stop_after]
+
+    # A second time only if scores of earlier steps are gone.
+    checkpoint = folder
+    for fresh in (False, True):
+        checkpoint = finetune.run(
+            raised_profile,
+            run_folder_of(profile, mode),
+            progress,
+            data,
+            fresh=fresh,
+            if_changed="replace",
+            callbacks=[_ScoreRaisedAtSteps(at_steps, folder)],
+            stop_after=stop_after,
+        )
+        if all(step_file(folder, step).exists() for step in due):
+            break
+    return checkpoint
+
+
+class _ScoreRaisedAtSteps(ScoreAtSteps):
+    """Score a raised model at chosen steps of its training."""
+
+    def score(self, module: L.LightningModule, questions: scoring.Questions) -> scoring.Scores:
+        """Score the model of a training."""
+        module.model.eval()
+        return _score_splits(module.monkey, questions)
 
 
 def folder_of(profile: Profile) -> Path:
@@ -118,22 +157,50 @@ def folder_of(profile: Profile) -> Path:
     return resources.runs(profile.name) / "raised-llava"
 
 
+def run_folder_of(profile: Profile, mode: str) -> Path:
+    """Return the folder of the training with these adapters and the profile's seed."""
+    return folder_of(profile) / f"{mode}-{profile.training.seed}"
+
+
+def scores_folder_of(profile: Profile, mode: str) -> Path:
+    """Return the folder of a training's scores, which the base, the settings and the data name."""
+    settings = training_profile(profile, write_base(profile).name, mode).model_dump()
+    digest = json_digest([settings, synthetic_data(profile).digest, _counts(profile)])
+    return folder_of(profile) / "scores" / f"{mode}-{digest[:8]}"
+
+
 # --- scores
 
 
-def load(profile: Profile, name: str, progress: bool = False) -> RaisedMonkey:
-    """Return the model of a condition, trained if that has not been done, without tiles if it sees none."""
-    condition = CONDITIONS[name]
-    if condition.mode is not None:
-        raised = load_raised(train(profile, condition.mode, progress))
-    else:
-        base = write_base(profile)
-        grid = (profile.rows, profile.cols)
-        raised = raise_resolution(
-            load_base(base), load_base_processor(base), grid, rank=profile.lora.attention_rank
-        )
+def load_untrained(profile: Profile, has_tiles: bool = True) -> RaisedMonkey:
+    """Return the profile's LLaVA, raised and not trained, or as it came: with one view."""
+    base = write_base(profile)
+    raised = raise_resolution(
+        load_base(base),
+        load_base_processor(base),
+        (profile.rows, profile.cols),
+        rank=profile.lora.attention_rank,
+    )
     monkey = RaisedMonkey(raised.model.eval(), raised.processor)
-    return monkey if condition.has_tiles else monkey.with_grid(ONE_VIEW)
+    return monkey if has_tiles else monkey.with_grid(Grid(0, 0))
+
+
+def load_trained(profile: Profile, mode: str = "per_tile", progress: bool = False) -> RaisedMonkey:
+    """Return the trained LLaVA, which is trained if that has not been done."""
+    raised = load_raised(train(profile, mode, progress))
+    return RaisedMonkey(raised.model.eval(), raised.processor)
+
+
+def _counts(profile: Profile) -> dict[str, int]:
+    return {split: min(count, profile.ablation.counts[split]) for split, count in QUESTIONS.items()}
+
+
+def _load_questions(profile: Profile) -> dict[str, list[Example]]:
+    return scoring.load_questions(profile, _counts(profile))
+
+
+def _score_splits(monkey: RaisedMonkey, questions: scoring.Questions) -> scoring.Scores:
+    return {split: score_raised(monkey, examples) for split, examples in questions.items()}
 
 
 @torch.no_grad()
@@ -185,45 +252,150 @@ def _score_about_image(monkey: RaisedMonkey, examples: Sequence[Example]) -> tup
 # --- the table
 
 
-def run(profile: Profile, progress: bool = False) -> Path:
-    """Train and score all conditions that have not been, and write the table `raised_llava`.
+def run(profile: Profile, seeds: Sequence[int] = (0,), progress: bool = False) -> Path:
+    """Train and score all conditions that have not been, and publish the tables.
 
     Returns:
-        Its path. Rows have `condition`, `steps`, `visual_tokens`, `exact_match`, `log_likelihood` (nats per
-        character of the true answer) and the number of questions `n`.
+        The path of the table of scores, see `publish`.
     """
-    count = min(QUESTIONS, profile.ablation.counts[SPLIT])
-    questions = scoring.load_questions(profile, {SPLIT: count})
+    for seed in seeds:
+        for mode in VARIANTS:
+            train(profile.with_seed(seed), mode, progress)
+    return publish(profile, seeds)
 
-    rows: list[Row] = []
-    for name, condition in CONDITIONS.items():
-        scores = _read_or_score(profile, name, questions, progress)[SPLIT]
-        views = profile.rows * profile.cols + 1 if condition.has_tiles else 1
-        rows.append(
-            {
-                "condition": condition.title,
-                "steps": 0 if condition.mode is None else training_steps(profile),
-                "visual_tokens": views * llava_profile(profile).queries,
-                "exact_match": round(float(scores.exact.mean()), 5),
-                "log_likelihood": round(float(scores.log_likelihood.mean()), 5),
-                "n": count,
-            }
-        )
+
+def train_here(profile: Profile, progress: bool = True) -> list[Row]:
+    """Train with adapters for a notebook, and return the scores on the way.
+
+    Under the profile whose table is committed, only up to the first step of the curve, at the rates of all
+    steps (10 of 120 for nano). Under another profile everything runs, and the table is published.
+    """
+    until = min(profile.ablation.curve_steps, default=profile.ablation.steps)
+    is_published = (
+        profile.name == resources.COMMITTED_PROFILE and tables.table_path(TABLE, profile.name).exists()
+    )
+    if not is_published or until >= profile.ablation.steps:
+        run(profile, [profile.training.seed], progress)
+        return _rows_of_training(profile, "per_tile")
+
+    if not step_file(scores_folder_of(profile, "per_tile"), until).exists():
+        with contextlib.suppress(StoppedAsPlanned):
+            train(profile, "per_tile", progress, stop_after=until)
+    return [row for row in _rows_of_training(profile, "per_tile") if int(row["step"] or 0) <= until]
+
+
+def publish(profile: Profile, seeds: Sequence[int] = (0,)) -> Path:
+    """Write all scores that there are as the table `raised_llava`, and answers as `raised_llava_answers`.
+
+    Rows of trainings with other seeds, or other numbers of steps or records, stay in the table.
+
+    Returns:
+        The path of the first one. It has columns of the grid's table: `variant`, `rendering`, `seed`, `step`,
+        `condition`, `split`, `metric`, its `value`, the number of questions `n`, and `visual_tokens`. `steps`
+        and `batch_size` are those of the training, and `records` what it has trained on by then. A training
+        that is not complete has rows up to its last step that was scored.
+    """
+    rows = _rows_of_scores(profile, ONE_VIEW, 0, _untrained_scores(profile, has_tiles=False))
+    complete = True
+    for mode in VARIANTS:
+        for seed in seeds:
+            rows += _rows_of_training(profile.with_seed(seed), mode)
+            folder = scores_folder_of(profile.with_seed(seed), mode)
+            complete = complete and step_file(folder, profile.ablation.steps).exists()
+
+    path = tables.table_path(TABLE, profile.name)
+    earlier = tables.read_table(TABLE, profile.name) if path.exists() else []
+    published = {_training_of(row) for row in rows}
+    rows = [row for row in earlier if _training_of(row) not in published] + rows
+
+    if complete:
+        tables.write_table(answer_rows(profile), ANSWERS_TABLE, profile.name)
     return tables.write_table(rows, TABLE, profile.name)
 
 
-def _read_or_score(
-    profile: Profile, name: str, questions: scoring.Questions, progress: bool
-) -> scoring.Scores:
-    """Return the scores of a condition, from disk if they were made of the same base, settings and data."""
-    condition = CONDITIONS[name]
-    made_of: list[Any] = [write_base(profile).name, name, len(questions[SPLIT])]
-    if condition.mode is not None:
-        made_of.append(training_profile(profile, write_base(profile).name, condition.mode).model_dump())
-        made_of.append(synthetic_data(profile).digest)
+def _training_of(row: Row) -> tuple[object, ...]:
+    """Return what tells the training of a row from others of the table."""
+    return tuple(row[name] for name in ("variant", "rendering", "seed", "steps", "batch_size"))
 
-    path = folder_of(profile) / "scores" / f"{name}-{json_digest(made_of)[:8]}.npz"
+
+def _rows_of_training(profile: Profile, mode: str) -> list[Row]:
+    """Return the scores of a training so far; at step 0, those of the raised base."""
+    rows = _rows_of_scores(profile, VARIANTS[mode], 0, _untrained_scores(profile))
+    for step in scored_steps(profile):
+        file = step_file(scores_folder_of(profile, mode), step)
+        if file.exists():
+            rows += _rows_of_scores(profile, VARIANTS[mode], step, scoring.read_scores(file))
+    return rows
+
+
+def _rows_of_scores(profile: Profile, variant: str, step: int, scores: scoring.Scores) -> list[Row]:
+    views = 1 if variant == ONE_VIEW else profile.rows * profile.cols + 1
+    rows: list[Row] = []
+    for split, values in scores.items():
+        metrics = {"log-likelihood": values.log_likelihood, "exact match": values.exact}
+        for metric, by_question in metrics.items():
+            rows.append(
+                {
+                    "variant": variant,
+                    "rendering": profile.rendering,
+                    "seed": profile.training.seed,
+                    "steps": 0 if variant == ONE_VIEW else profile.ablation.steps,
+                    "batch_size": profile.training.batch_size,
+                    "step": step,
+                    "records": step * profile.training.batch_size,
+                    "condition": "as trained",
+                    "split": split,
+                    "metric": metric,
+                    "value": round(float(by_question.mean()), 5),
+                    "n": len(by_question),
+                    "visual_tokens": views * llava_profile(profile).queries,
+                }
+            )
+    return rows
+
+
+def _untrained_scores(profile: Profile, has_tiles: bool = True) -> scoring.Scores:
+    """Return the scores of the raised base, from disk if they were made of the same base and questions."""
+    name = "tiles" if has_tiles else "one_view"
+    digest = json_digest([write_base(profile).name, name, _counts(profile)])
+    path = folder_of(profile) / "scores" / f"{name}-{digest[:8]}.npz"
     if not path.exists():
-        monkey = load(profile, name, progress)
-        scoring.write_scores({SPLIT: score_raised(monkey, questions[SPLIT])}, path)
+        monkey = load_untrained(profile, has_tiles)
+        scoring.write_scores(_score_splits(monkey, _load_questions(profile)), path)
     return scoring.read_scores(path)
+
+
+def answer_examples(profile: Profile) -> list[Example]:
+    """Return four questions about fine print, whose answers are shown."""
+    return synthetic_examples("fine", 12, profile.image_size)[::3]
+
+
+def answer_rows(profile: Profile) -> list[Row]:
+    """Return a row for each of `answer_examples`: its `question` and `label`, and the answers of the base, of
+    the raised base, and of the one that is trained with adapters."""
+    monkeys = {
+        "base": load_untrained(profile, has_tiles=False),
+        "untrained": load_untrained(profile),
+        "trained": load_trained(profile),
+    }
+    examples = answer_examples(profile)
+    pairs = [(example.rendered_image, example.question) for example in examples]
+    rows: list[Row] = [{"question": example.question, "label": example.answers[0]} for example in examples]
+    for name, monkey in monkeys.items():
+        answers = monkey.answer_batch(pairs, max_new_tokens=24)
+        for row, answer in zip(rows, answers, strict=True):
+            row[name] = answer.text
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the experiment with some seeds, and publish its tables."""
+    parser = argparse.ArgumentParser(description=run.__doc__)
+    parser.add_argument("--profile", default=resources.COMMITTED_PROFILE)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args(arguments)
+    print(resources.display_path(run(profiles.load_profile(options.profile), options.seeds, progress=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -93,10 +93,10 @@ class ScoreAtSteps(L.Callback):
         questions: by step, the questions of each split.
         folder: folder of the files, see `step_file`. A step whose file exists is not scored again.
         untrained: folder of scores before the first step, which models of the same weights share: LoRA that
-            is zero changes no answer.
+            is zero changes no answer. None to score that step as any other.
     """
 
-    def __init__(self, questions: Mapping[int, Questions], folder: Path, untrained: Path):
+    def __init__(self, questions: Mapping[int, Questions], folder: Path, untrained: Path | None = None):
         self.questions, self.folder, self.untrained = dict(questions), folder, untrained
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -115,18 +115,22 @@ class ScoreAtSteps(L.Callback):
         if step not in self.questions or path.exists() or not trainer.is_global_zero:
             return
 
-        monkey = Monkey(module.model, module.processor)
         is_training = module.model.training
         with torch.random.fork_rng():
-            scores = self._untrained_scores(monkey) if step == 0 else self._scores(monkey, step)
+            if step == 0 and self.untrained is not None:
+                scores = self._untrained_scores(module, self.untrained)
+            else:
+                scores = self.score(module, self.questions[step])
         module.model.train(is_training)
         write_scores(scores, path)
 
-    def _scores(self, monkey: Monkey, step: int) -> Scores:
-        return score_questions(monkey, self.questions[step])
+    def score(self, module: L.LightningModule, questions: Questions) -> Scores:
+        """Score the model of a training."""
+        return score_questions(Monkey(module.model, module.processor), questions)
 
-    def _untrained_scores(self, monkey: Monkey) -> Scores:
+    def _untrained_scores(self, module: L.LightningModule, folder: Path) -> Scores:
         """Return the scores before training, from disk where an equal model has been scored."""
+        monkey = Monkey(module.model, module.processor)
         weights = monkey.model.state_dict()
         has_effect = any(bool(weight.any()) for name, weight in weights.items() if name.endswith("lora_B"))
         if not has_effect:
@@ -145,9 +149,9 @@ class ScoreAtSteps(L.Callback):
             weights, [repr(sorted(images.items())), repr(parts), repr(ids), repr(pixels)]
         )[:16]
 
-        path = self.untrained / f"{digest}.npz"
+        path = folder / f"{digest}.npz"
         if not path.exists():
-            write_scores(self._scores(monkey, 0), path)
+            write_scores(self.score(module, self.questions[0]), path)
         return read_scores(path)
 
 

@@ -4,6 +4,7 @@ Every drawing works with the cells that there are: a variant without runs is lef
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,6 +19,7 @@ from monkeylib.plots.style import COLOURS, INK, draw_intervals
 from monkeylib.tables import Row
 
 METRICS = {"log-likelihood": "log-likelihood, nats per character", "exact match": "exact match, %"}
+_ALONG = {"step": "training step", "records": "training records"}
 _GREY = COLOURS[-1]
 _MIN_SEEDS = 3  # of a filled point, as of a verdict
 _VERDICTS = {"supported": COLOURS[2], "not supported": COLOURS[1]}  # all others are grey
@@ -31,6 +33,7 @@ def draw_learning_curves(
     names: Mapping[str, str],
     splits: Sequence[str] = ("fine", "large", "general"),
     beside: Sequence[Row] = (),
+    along: Literal["step", "records"] = "step",
 ) -> Figure:
     """Draw scores from step 0 on: lines are means over seeds, bands reach from the lowest to the highest.
 
@@ -40,6 +43,7 @@ def draw_learning_curves(
         splits: the splits, one column of panels each.
         beside: rows of the same variants that this machine has trained, for dashed lines with rings, which
             are seen around the points of lines that they lie on.
+        along: the column of the x axis: steps, or the records that were trained on, where batches differ.
 
     Raises:
         ValueError: none of the variants has rows.
@@ -50,13 +54,13 @@ def draw_learning_curves(
 
     for panels, (metric, title) in zip(axes, METRICS.items(), strict=True):
         for ax, split in zip(panels, splits, strict=True):
-            _draw_curves(ax, frame, names, split, metric)
+            _draw_curves(ax, frame, names, split, metric, along)
             if beside:
-                _draw_curves(ax, _select(beside, names), names, split, metric, dashed=True)
+                _draw_curves(ax, _select(beside, names), names, split, metric, along, dashed=True)
             ax.set(title=_split_title(split), ylabel="", xlabel="")
         panels[0].set_ylabel(title)
     for ax in axes[-1]:
-        ax.set_xlabel("training step")
+        ax.set_xlabel(_ALONG[along])
 
     handles = [
         Line2D([], [], color=_colours(names)[name], marker="o", markersize=4, label=names[name])
@@ -69,7 +73,13 @@ def draw_learning_curves(
 
 
 def _draw_curves(
-    ax: Axes, frame: pd.DataFrame, names: Mapping[str, str], split: str, metric: str, dashed: bool = False
+    ax: Axes,
+    frame: pd.DataFrame,
+    names: Mapping[str, str],
+    split: str,
+    metric: str,
+    along: str,
+    dashed: bool = False,
 ) -> None:
     """Draw the curve of each variant on one split."""
     frame = _in_percent(frame[frame["condition"] == "as trained"])
@@ -78,7 +88,7 @@ def _draw_curves(
         # Percentiles 0 to 100: from the lowest to the highest seed.
         sns.lineplot(
             drawn[drawn["variant"] == variant],
-            x="step",
+            x=along,
             y="value",
             errorbar=("pi", 100),
             color=_colours(names)[variant],

@@ -87,7 +87,16 @@ SERIES = (
     Notebook("A2_scaling_out", paper="section 4.1, implementation details"),
     # Experts are found by name, so no import statement leads to their modules.
     Notebook("A3_your_own_documents", inputs=(_BASE, _MONKEY, "monkeylib/captions/experts")),
-    Notebook("A4_your_model_more_pixels", inputs=(_BASE, "data/models/nano-llava")),
+    Notebook(
+        "A4_your_model_more_pixels",
+        inputs=(
+            _BASE,
+            "data/models/nano-llava",
+            "data/results/nano/raised_llava.csv",
+            "data/results/nano/raised_llava_answers.csv",
+            *_GRID,
+        ),
+    ),
 )
 
 

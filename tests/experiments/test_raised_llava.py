@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from monkeylib import tables
+from monkeylib import resources, tables
 from monkeylib.evaluation.benchmarks import synthetic_examples
 from monkeylib.experiments import raised_llava
-from monkeylib.experiments.raised_llava import CONDITIONS, folder_of
+from monkeylib.experiments.cell import Cell
+from monkeylib.experiments.raised_llava import run_folder_of, training_profile
+from monkeylib.profiles import load_profile
 from tests.support.smoke_experiments import smallest_profile
 
 
@@ -16,25 +18,75 @@ def profile():
     return smallest_profile()
 
 
-def test_table_has_all_conditions_and_nothing_is_computed_twice(outputs, monkeypatch, profile):
+def test_table_has_curves_from_step_0_and_nothing_is_computed_twice(outputs, monkeypatch, profile):
     path = raised_llava.run(profile)
     rows = tables.read_csv(path)
-    assert [row["condition"] for row in rows] == [condition.title for condition in CONDITIONS.values()]
-    assert [row["steps"] for row in rows] == [0, 0, 1, 1]
+    columns = ("variant", "records", "visual_tokens")
     # 16 patches a view, of one view or of four tiles and the global view.
-    assert [row["visual_tokens"] for row in rows] == [16, 80, 80, 80]
+    assert list(dict.fromkeys(tuple(row[name] for name in columns) for row in rows)) == [
+        ("llava_one_view", 0, 16),
+        ("llava_no_adapters", 0, 80),
+        ("llava_no_adapters", profile.training.batch_size, 80),
+        ("llava_per_tile", 0, 80),
+        ("llava_per_tile", profile.training.batch_size, 80),
+    ]
+    assert {row["variant"] for row in rows} == set(raised_llava.TITLES)
+    assert {(row["split"], row["n"]) for row in rows} == {("fine", 2), ("large", 1)}
+    answers = tables.read_table("raised_llava_answers", profile.name)
+    assert list(answers[0]) == ["question", "label", "base", "untrained", "trained"]
+
+    # A loss that has moved the model gives other scores than at step 0.
+    values = {
+        (row["variant"], row["step"]): row["value"]
+        for row in rows
+        if (row["split"], row["metric"]) == ("fine", "log-likelihood")
+    }
+    assert values["llava_per_tile", 0] == values["llava_no_adapters", 0] != values["llava_per_tile", 1]
 
     before = path.read_bytes()
     monkeypatch.setattr(raised_llava, "score_raised", None)
     assert raised_llava.run(profile).read_bytes() == before
 
-    names = [file.name for file in (folder_of(profile) / "per_tile" / "model").iterdir()]
+    names = [file.name for file in (run_folder_of(profile, "per_tile") / "model").iterdir()]
     assert "monkey.json" in names and "tile-3" in names
+
+
+def test_training_is_that_of_the_profiles_own_monkey():
+    """Steps, batch, rates and seed are those of a cell of the grid."""
+    nano = load_profile("nano").with_seed(2)
+    own, raised = Cell("per_tile", "ordinary", 2).profile(nano).training, training_profile(nano, "base")
+    for name in ("steps", "batch_size", "lr", "lora_lr", "warmup", "weight_decay", "seed"):
+        assert getattr(raised.training, name) == getattr(own, name), name
+    assert (raised.connector, raised.language_model, raised.mode) == ("full", "full", "per_tile")
+
+
+def test_notebook_trains_the_first_steps_where_a_table_is_committed(outputs, monkeypatch, profile):
+    ablation = profile.ablation.model_copy(update={"steps": 4, "curve_steps": [1, 2]})
+    longer = profile.model_copy(update={"ablation": ablation})
+    monkeypatch.setattr(resources, "COMMITTED_PROFILE", profile.name)
+    earlier = {"variant": "llava_per_tile", "rendering": "ordinary", "seed": 0, "steps": 9, "batch_size": 9}
+    earlier |= {"step": 9, "value": 0.25}
+    path = tables.write_table([earlier], "raised_llava", profile.name)
+
+    rows = raised_llava.train_here(longer)
+    assert sorted({row["step"] for row in rows}) == [0, 1]
+    assert not (run_folder_of(longer, "per_tile") / "model").exists()
+    assert tables.read_table("raised_llava", profile.name) == [earlier]
+
+    # What is published then has no later step, and no answers of an incomplete training.
+    published = tables.read_csv(raised_llava.publish(longer))
+    assert {row["step"] for row in published if row["steps"] == 4} == {0, 1}
+    assert [row for row in published if row["steps"] == 9] == [dict.fromkeys(published[0]) | earlier]
+    assert not tables.table_path("raised_llava_answers", profile.name).exists()
+
+    # Again, it is written in place of what it had.
+    before = path.read_bytes()
+    assert raised_llava.publish(longer).read_bytes() == before
 
 
 def test_scores_are_those_of_each_question_alone(outputs, profile):
     """Beside the log-probability that the model gives the answer when it reads the views itself."""
-    monkey = raised_llava.load(profile, "untrained")
+    monkey = raised_llava.load_untrained(profile)
     examples = synthetic_examples("fine", 4, profile.image_size)
     scores = raised_llava.score_raised(monkey, examples)
 
@@ -51,6 +103,6 @@ def test_scores_are_those_of_each_question_alone(outputs, profile):
 
 def test_base_sees_one_view(outputs, profile):
     image = synthetic_examples("fine", 1, profile.image_size)[0].rendered_image
-    for name, views in (("base", 1), ("untrained", 5)):
-        inputs = raised_llava.load(profile, name).prepare([image], ["who?"])
+    for has_tiles, views in ((False, 1), (True, 5)):
+        inputs = raised_llava.load_untrained(profile, has_tiles).prepare([image], ["who?"])
         assert len(inputs["pixel_values"]) == views

@@ -36,6 +36,13 @@ def labels_of(fig):
     return [text.get_text() for text in fig.legends[0].get_texts()]
 
 
+def test_curves_along_records_of_batches_that_differ():
+    rows = [row | {"records": 16 * row["step"]} for row in ROWS]
+    fig = experiments.draw_learning_curves(rows, NAMES, splits=["fine"], along="records")
+    assert fig.axes[-1].get_xlabel() == "training records"
+    assert [max(line.get_xdata()) for line in fig.axes[-1].lines] == [160, 160]
+
+
 def test_curves_are_means_over_seeds_with_their_range():
     fig = experiments.draw_learning_curves(ROWS, NAMES, splits=["fine"])
     likelihood, exact = fig.axes
