@@ -121,9 +121,11 @@ $(DOCSENV)/.installed: requirements-docs.lock
 torture: $(STAMP) ## try broken inputs, full disks, signals and kills (20 minutes): KILLS=300, TORTURE_ARGS=--resume
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture --kills $(KILLS) $(TORTURE_ARGS)
 
-lab: $(STAMP) ## open JupyterLab on the notebooks: LAB_ARGS=--no-browser
+# On copies: whoever runs and changes them changes no committed file.
+lab: $(STAMP) ## open JupyterLab on copies of the notebooks, in data/lab: LAB_ARGS=--no-browser
 	@$(BIN)/python -m ipykernel install --sys-prefix --name monkeylib --display-name monkeylib
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_ARGS)
+	@$(BIN)/monkeylib notebooks data/lab/notebooks
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.default_url=/lab/tree/data/lab/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 nano-base: $(STAMP) ## train data/models/nano-base from scratch (about six hours on 2 cores)
 	$(BIN)/python -m recipes.nano_base.train

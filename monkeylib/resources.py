@@ -4,6 +4,8 @@ Inputs (notebooks, shipped models, sample images) lie in the repository; an inst
 that it needs, in the same layout (setup.py lists them). Everything that a run writes lies under `outputs()`:
 the folder that the environment variable MONKEYLIB_OUTPUTS names, or else the repository, or of an installed
 package the working folder. Tests set the variable, so that they leave the checkout as it was.
+
+Who explores the notebooks of a checkout changes none of its results and figures: theirs lie in data/lab/.
 """
 
 import contextlib
@@ -19,6 +21,8 @@ _PACKAGE = Path(__file__).resolve().parent
 SHIPPED = _PACKAGE / "shipped"  # files of the repository inside an installed package
 # Without pyproject.toml beside it, the package lies among others in site-packages.
 REPOSITORY = _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").is_file() else SHIPPED
+# Names in the environment of a notebook's kernel, and of what it starts, the run of the series that it is in.
+STARTED_BY = "MONKEYLIB_STARTED_BY"
 COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
 
 
@@ -34,12 +38,36 @@ def outputs() -> Path:
 
 
 def published(path: Path) -> Path:
-    """Return a file of the outputs that is to be read; where it is missing, an installed package has its own
-    of the same name, with the results that were published."""
+    """Return the file of a result that is to be read: that of the outputs, or the published one of its name.
+
+    An installed package has its published results beside it, and who explores a checkout reads the committed
+    ones, where none of their own are there or the committed ones are newer.
+    """
+    if explores() and path.is_relative_to(lab()):
+        committed = REPOSITORY / path.relative_to(lab())
+        is_newer = path.exists() and path.stat().st_mtime_ns >= _modified(committed)
+        return path if is_newer or not committed.exists() else committed
+
     if path.exists() or not is_installed():
         return path
     committed = SHIPPED / path.relative_to(outputs())
     return committed if committed.exists() else path
+
+
+def _modified(path: Path) -> int:
+    """Return when a file was modified in nanoseconds, 0 if it is missing."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def explores() -> bool:
+    """Return whether a user runs a notebook of a checkout, which `monkeylib reproduce` has not started."""
+    is_told_where = {"MONKEYLIB_OUTPUTS", STARTED_BY} & os.environ.keys()
+    return in_notebook() and not is_installed() and not is_told_where
+
+
+def lab() -> Path:
+    """Return the folder of what users make while they explore a checkout (not committed)."""
+    return REPOSITORY / "data" / "lab"
 
 
 def notebooks() -> Path:
@@ -94,13 +122,13 @@ def grid_runs(profile: str) -> Path:
 
 def results(profile: str) -> Path:
     """Return the folder of a profile's result tables (CSV)."""
-    return outputs() / "data" / "results" / profile
+    return (lab() if explores() else outputs()) / "data" / "results" / profile
 
 
 def figures(profile: str) -> Path:
     """Return the folder of a profile's figures: figures/ for `nano`, a folder of the run for the others."""
     if profile == COMMITTED_PROFILE:
-        return outputs() / "figures"
+        return (lab() if explores() else outputs()) / "figures"
     return runs(profile) / "figures"
 
 

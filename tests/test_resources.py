@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,45 @@ def test_outputs_lie_in_the_repository_unless_the_environment_names_a_folder(mon
     assert resources.results("nano") == tmp_path / "data" / "results" / "nano"
     assert resources.figures("smoke") == tmp_path / "data" / "runs" / "smoke" / "figures"
     assert resources.models() == resources.REPOSITORY / "data" / "models", "shipped files stay where they are"
+
+
+@pytest.fixture()
+def explored(monkeypatch, tmp_path):
+    """A checkout whose notebooks a user runs, in whose kernel the test is."""
+    shell = SimpleNamespace(kernel=None)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
+    monkeypatch.delenv("MONKEYLIB_OUTPUTS", raising=False)
+    monkeypatch.delenv(resources.STARTED_BY, raising=False)
+    return tmp_path
+
+
+def test_who_explores_changes_no_committed_result(explored, monkeypatch):
+    assert resources.results("nano") == explored / "data" / "lab" / "data" / "results" / "nano"
+    assert resources.figures("nano") == explored / "data" / "lab" / "figures"
+    assert resources.runs("nano") == explored / "data" / "runs" / "nano"
+
+    for name in ("MONKEYLIB_OUTPUTS", resources.STARTED_BY):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(explored))
+            assert resources.results("nano") == explored / "data" / "results" / "nano"
+            assert resources.figures("nano") == explored / "figures"
+
+
+def test_who_explores_reads_own_results_or_newer_committed_ones(explored):
+    own, committed = resources.results("nano") / "a.csv", explored / "data" / "results" / "nano" / "a.csv"
+    assert resources.published(own) == own
+
+    committed.parent.mkdir(parents=True)
+    committed.touch()
+    assert resources.published(own) == committed
+
+    own.parent.mkdir(parents=True)
+    own.touch()
+    os.utime(own, (10, 10))
+    assert resources.published(own) == committed
+    os.utime(committed, (5, 5))
+    assert resources.published(own) == own
 
 
 def test_displayed_paths_can_be_used_where_they_are_printed(monkeypatch, tmp_path):

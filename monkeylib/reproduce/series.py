@@ -327,11 +327,11 @@ class NotebookRun:
         start = time.monotonic()
         try:
             # For the kernel, and what it starts.
-            os.environ[runs.STARTED_BY] = record["starts_as"]
+            os.environ[resources.STARTED_BY] = record["starts_as"]
             self._execute_cells()
             record["ended"] = True
         finally:
-            del os.environ[runs.STARTED_BY]
+            del os.environ[resources.STARTED_BY]
             after = self._without_runs_of_others(self._file_states(), record["starts_as"])
             # What this run has written; a resumed run also keeps what the first part wrote.
             outputs = {name: state for name, state in after.items() if before.get(name) != state}

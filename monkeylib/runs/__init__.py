@@ -7,7 +7,7 @@
 """
 
 from monkeylib.runs.folder import RunFolder, clear
-from monkeylib.runs.manifest import STARTED_BY, Manifest, code_version, read_manifest
+from monkeylib.runs.manifest import Manifest, code_version, read_manifest
 from monkeylib.runs.names import HOLDER, LOCK, MANIFEST
 from monkeylib.runs.resuming import RunDiffers
 
@@ -15,7 +15,6 @@ __all__ = [
     "HOLDER",
     "LOCK",
     "MANIFEST",
-    "STARTED_BY",
     "Manifest",
     "RunDiffers",
     "RunFolder",

@@ -31,7 +31,7 @@ from monkeylib import resources
 from monkeylib.fields import as_json
 from monkeylib.runs import resuming
 from monkeylib.runs.lock import FolderLock
-from monkeylib.runs.manifest import STARTED_BY, Manifest, code_version, read_manifest
+from monkeylib.runs.manifest import Manifest, code_version, read_manifest
 from monkeylib.runs.names import (
     HOLDER,
     LOCK,
@@ -247,7 +247,7 @@ class RunFolder:
                 obsolete,
                 code_version(),
                 created=now,
-                started_by=os.environ.get(STARTED_BY, ""),
+                started_by=os.environ.get(resources.STARTED_BY, ""),
             )
         else:
             manifest = replace(previous, finished=False, fingerprint=self.fingerprint, code=code_version())

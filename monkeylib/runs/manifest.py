@@ -16,9 +16,6 @@ from monkeylib.runs.names import MANIFEST, is_valid_name
 
 _EVERYTHING = "/**"
 
-# Environment variable by which a run knows who has started it.
-STARTED_BY = "MONKEYLIB_STARTED_BY"
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -33,8 +30,8 @@ class Manifest:
         code: versions of the library and of what it computes with, and the commit of a checkout.
         created, updated: local times.
         notes: what else the run records.
-        started_by: what the environment variable `STARTED_BY` held when the run began: the notebook of the
-            series that has started it, nothing for a command in a terminal.
+        started_by: what the environment variable `resources.STARTED_BY` held when the run began: the notebook
+            of the series that has started it, nothing for a command in a terminal.
     """
 
     kind: str

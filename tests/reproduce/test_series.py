@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from rich.console import Console
 
-from monkeylib import resources, runs, tables
+from monkeylib import resources, tables
 from monkeylib.experiments.cell import folder_of
 from monkeylib.profiles import load_profile
 from monkeylib.reproduce import notebooks, series
@@ -249,7 +249,7 @@ for name in ("by_the_notebook", "by_another_terminal"):
         folder.start()
         folder.own("model.txt").write_text("hours of work")
         folder.finish()
-    os.environ.pop(runs.STARTED_BY, None)  # for the second one
+    os.environ.pop(resources.STARTED_BY, None)  # for the second one
 """
 
 
@@ -266,7 +266,7 @@ def test_runs_of_another_terminal_stay_although_they_came_while_a_notebook_ran(r
     assert run(only="00") == ["00_first"]
     assert not models[0].exists()
     assert models[1].read_text() == "hours of work"
-    assert runs.STARTED_BY not in os.environ
+    assert resources.STARTED_BY not in os.environ
 
 
 def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
