@@ -37,4 +37,5 @@ def notebooks(
         print(f"{shown}/{name}")
     if existing:
         print(f"left as they are, since they were there before: {', '.join(existing)}")
-    print(f"Open them with `jupyter lab {shown}`; what they write goes below the folder that they lie in.")
+    place = "below the folder that they lie in" if resources.is_installed() else "to data/lab and data/runs"
+    print(f"Open them with `jupyter lab {shown}`; what they write goes {place}.")
