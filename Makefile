@@ -79,7 +79,7 @@ $(HARNESSENV)/.installed: $(STAMP) requirements-harness.lock
 	@touch $@
 
 # In an environment of its own, as that of the harnesses. Chromium comes from the machine, or CHROMIUM names one.
-test-browser: $(BROWSERENV)/.installed ## drive the demo in headless Chromium, and the widgets: SCREENSHOTS=1 for those of docs/
+test-browser: $(BROWSERENV)/.installed ## drive demo, notebooks and widgets in headless Chromium: SCREENSHOTS=1 for those of docs/
 	OMP_NUM_THREADS=1 $(BROWSERENV)/bin/python -m pytest tests/browser tests/explore/widgets
 
 $(BROWSERENV)/.installed: $(STAMP) requirements-browser.lock

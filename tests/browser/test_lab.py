@@ -1,0 +1,120 @@
+"""The notebooks in a real JupyterLab, as a user runs them: all cells, top to bottom."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell
+
+from monkeylib import resources
+
+# Those that end within a minute or two, and what each of them must show: at least so many figures.
+NOTEBOOKS = {
+    "00_start_here": 1,
+    "02_lora_encoder": 3,
+    "06_evaluation": 3,
+    "08_visualization": 5,
+}
+TOKEN = "of-this-test"
+LONGEST_SECONDS = 1200
+# Everything that a cell has printed to standard error, or that has failed.
+WRONG = ("error", "stderr")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Start JupyterLab on copies of the notebooks, and return its address and their folder."""
+    folder = tmp_path_factory.mktemp("lab")
+    environment = {name: value for name, value in os.environ.items() if name != "MONKEYLIB_OUTPUTS"}
+    environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(resources.REPOSITORY)}
+    command = [sys.executable, "-m", "monkeylib.cli", "notebooks", folder]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    runtime = folder / "runtime"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}"]
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(
+            command, env=environment | {"JUPYTER_RUNTIME_DIR": str(runtime)}, stdout=log, stderr=log
+        )
+    try:
+        yield _address(server, runtime), folder
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _address(server, runtime):
+    """Wait until the server answers, and return its address."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and server.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            address = json.loads(file.read_text())["url"].replace("localhost", "127.0.0.1")
+            try:
+                urllib.request.urlopen(f"{address}api?token={TOKEN}", timeout=5).close()
+                return address
+            except OSError:
+                pass
+        time.sleep(0.5)
+    raise AssertionError("JupyterLab did not start")
+
+
+@pytest.fixture()
+def page(browser):
+    """A page that may ask for badges elsewhere, which a machine without network shows as their texts."""
+    page = browser.new_page(viewport={"width": 1240, "height": 900})
+    page.set_default_timeout(120_000)
+    yield page
+    page.close()
+
+
+def repository_state():
+    """Return which files of the repository differ from what is committed, and how."""
+    command = ["git", "diff", "HEAD"]
+    return subprocess.run(command, cwd=resources.REPOSITORY, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, name):
+    address, folder = lab
+    before = repository_state()
+
+    # A last cell says that all others have ended; their outputs go, so that those of this run are seen.
+    path, done = folder / f"{name}.ipynb", folder / f"{name}.done"
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    notebook.cells.append(new_code_cell(f"open({str(done)!r}, 'w').close()"))
+    nbformat.write(notebook, path)
+
+    page.goto(f"{address}lab/tree/{path.name}?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-Notebook-cell")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+
+    failed = '[data-mime-type="application/vnd.jupyter.error"]'
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not done.exists() and not page.query_selector(failed) and time.monotonic() < deadline:
+        page.wait_for_timeout(500)
+    page.wait_for_timeout(2000)  # what the last cell has printed comes behind it
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(2000)
+
+    outputs = [
+        output
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    ]
+    wrong = [output for output in outputs if output.output_type in WRONG or output.get("name") in WRONG]
+    assert done.exists() and wrong == []
+    images = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(images) >= NOTEBOOKS[name]
+    assert repository_state() == before
