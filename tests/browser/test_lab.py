@@ -22,7 +22,7 @@ NOTEBOOKS = {
 }
 TOKEN = "of-this-test"
 LONGEST_SECONDS = 1200
-# What a user should not see on standard error, beside bars and notes of a line; nor should there be many lines.
+# What a user should not see on standard error beside bars and notes; nor should there be many lines of them.
 ALARMS = ("Warning", "Error", "Traceback")
 MOST_LINES = 10
 
