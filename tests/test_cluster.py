@@ -133,7 +133,7 @@ def test_caption_script_is_requeued_and_fits_its_nodes():
     planned = engine.plan(stages, {"CPU": nodes * cpus, "GPU": nodes * gpus})
 
     assert len(planned) == len(stages)
-    booked = sum(count * share for count, share in planned)
+    booked = sum(pool.first * pool.gpus for pool in planned)
     assert 0.9 * nodes * gpus <= booked <= nodes * gpus
 
 

@@ -337,5 +337,5 @@ def test_set_has_a_default_matcher(monkeypatch):
     assert isinstance(experts.load_matcher("auto", "paper"), ChecksumMatcher)
     assert experts.load_matcher("auto", "pp-ocr") is experts.load_matcher("none", "cpu") is None
     assert isinstance(experts.load_matcher("blip2-itm", "cpu"), ChecksumMatcher)
-    with pytest.raises(ValueError, match="no matcher called 'clip': choose one of blip2-itm, auto or none"):
+    with pytest.raises(ValueError, match="no matcher called 'clip': choose one of .*, auto or none"):
         experts.load_matcher("clip", "cpu")
