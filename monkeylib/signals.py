@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from multiprocessing import forkserver
 from types import FrameType
 from typing import Any
 
@@ -199,10 +198,6 @@ def blocked() -> Iterator[None]:
 
     Processes that start in the block get none, until they call `obey_parent_alone` or let them through.
     """
-    # A fork server that started in the block would hold them back from all of its later processes, too.
-    if multiprocessing.get_start_method() == "forkserver":
-        forkserver.ensure_running()
-
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     try:
         yield
