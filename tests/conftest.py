@@ -2,7 +2,7 @@
 
 import signal
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
-from tests.support import weights
+from tests.support import training_processes, weights
 
 # On a busy machine the quickest example may take long.
 settings.register_profile("any machine", deadline=None)
@@ -60,6 +60,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_training_runs() -> Iterator[None]:
+    """Have training runs leave out what takes most of the time of a tiny model's run.
+
+    No step's memory is measured and estimated, and a validation answers one question.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        training_processes.shorten_runs(patch.setattr)
+        yield
+
+
+@pytest.fixture()
+def complete_training_runs(monkeypatch) -> None:
+    """Have training runs do all that they do for users."""
+    training_processes.shorten_runs(monkeypatch.setattr, undo=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,13 +24,16 @@ from safetensors.torch import load_file
 
 from monkeylib import signals
 from monkeylib.cli import app
-from monkeylib.training import curves
+from monkeylib.training import curves, finetune
+from monkeylib.training.callbacks import MemoryUse, SampleAnswers
 
 QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
 NOISY = "extends: smoke\ndescription: with dropout\nlora: {dropout: 0.3}\n"
 DDP = {"devices": 2, "strategy": "ddp", "micro-batch-size": 1}
 FSDP = DDP | {"strategy": "fsdp"}
 HANG_SECONDS = 300  # after which a run counts as hanging; on a busy machine runs take one minute
+
+COMPLETE_RUN = MemoryUse.on_train_start, SampleAnswers
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -58,6 +62,18 @@ def run_environment(**variables) -> dict[str, str]:
     return inherited | {"OMP_NUM_THREADS": "1"} | variables
 
 
+def shorten_runs(replace: Callable[[object, str, object], None], undo: bool = False) -> None:
+    """Have training runs of this process leave the memory of a step unmeasured, and answer one question.
+
+    Args:
+        replace: sets an attribute, such as `setattr`.
+        undo: have them do everything again.
+    """
+    start, answers = COMPLETE_RUN if undo else (lambda *_: None, partial(SampleAnswers, count=1))
+    replace(MemoryUse, "on_train_start", start)
+    replace(finetune, "SampleAnswers", answers)
+
+
 def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
     """Run the command line in this process, with its output in a file.
 
@@ -75,6 +91,7 @@ def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     rank_zero_only.rank = int(environment.get("RANK", 0))  # read when Lightning was imported
+    shorten_runs(setattr)
     sys.argv = ["monkeylib", *arguments]
     app.main()
 

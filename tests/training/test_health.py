@@ -262,7 +262,7 @@ def test_share_of_bad_records_is_that_of_all_devices_and_kinds():
         step(resumed, 0.5)
 
 
-def test_bad_validation_record_is_skipped_in_validation_and_sample_answers(tmp_path):
+def test_bad_validation_record_is_skipped_in_validation_and_sample_answers(tmp_path, complete_training_runs):
     data = data_of(tmp_path, validation=[1])
     assert finetune.run(SMOKE, tmp_path / "run", data=data).exists()
     assert [error.split(":")[0] for error in data.skipped.errors()] == ["some, record 1, image 1"]

@@ -200,7 +200,7 @@ def test_quantised_weights_take_their_bits():
     [{}, {"micro_batch_size": 2}, {"checkpointing": True}, {"packing": True}],
     ids=["one micro-batch", "two micro-batches", "checkpointing", "packing"],
 )
-def test_run_takes_the_estimated_memory(changes, tmp_path):
+def test_run_takes_the_estimated_memory(changes, tmp_path, complete_training_runs):
     profile = profiles.load_profile("smoke").with_training(steps=2, warmup=0.5, **changes)
     run = finetune.run(profile, tmp_path / "run").parent
     result = json.loads((run / memory.FILE).read_text())
@@ -214,7 +214,7 @@ def test_run_takes_the_estimated_memory(changes, tmp_path):
     assert _get_current_dispatch_mode() is None
 
 
-def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch):
+def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch, complete_training_runs):
     def fail(*_, **__):
         raise NotImplementedError("no fake kernel for this operation\nand a long trace")
 
@@ -230,7 +230,7 @@ def test_run_goes_on_when_the_estimate_fails(tmp_path, monkeypatch):
     assert row["estimated, MB"] is None and row["ratio"] is None
 
 
-def test_failing_run_stops_counting(tmp_path):
+def test_failing_run_stops_counting(tmp_path, complete_training_runs):
     profile = profiles.load_profile("smoke").with_training(steps=3, warmup=0.33)
     records = synthetic_data(profile)
 

@@ -56,7 +56,9 @@ def train(mixture, out, *options):
     return CliRunner().invoke(app.app, [*command, "--batch-size", "4", *options])
 
 
-def test_interrupted_run_on_records_ends_as_an_uninterrupted_one(mixture, tmp_path, monkeypatch):
+def test_interrupted_run_on_records_ends_as_an_uninterrupted_one(
+    mixture, tmp_path, monkeypatch, complete_training_runs
+):
     uninterrupted = train(mixture, tmp_path / "uninterrupted", "--skip-bad")
     assert uninterrupted.exit_code == 0, uninterrupted.output
     assert "skipped 2 bad records, listed in" in uninterrupted.output
