@@ -1,7 +1,9 @@
 """Digests of the library's code, by which a notebook is run again when code that it reaches changes."""
 
 import ast
+import functools
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 from monkeylib.digests import file_digest, text_digest
@@ -23,62 +25,78 @@ def code_digests(source: str, package: Path = PACKAGE) -> dict[str, str]:
         {path relative to the package's parent: SHA-256}, sorted by path.
     """
     digests: dict[str, str] = {}
-    pending = _imported_files(ast.parse(source), "", package)
+    names = _with_parents(_imported_names(ast.parse(source)), "")
+    pending = set(names)
 
     while pending:
-        path = pending.pop()
-        name = path.relative_to(package.parent).as_posix()
-        if name in digests:
-            continue
+        for path in _files_of(pending.pop(), package):
+            name = path.relative_to(package.parent).as_posix()
+            if name in digests:
+                continue
 
-        if path.suffix != ".py":
-            digests[name] = file_digest(path)
-            continue
+            if path.suffix != ".py":
+                digests[name] = file_digest(path)
+                continue
 
-        # The syntax tree has no comments and no layout.
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        digests[name] = text_digest(ast.dump(_without_docstrings(tree)))
+            digests[name], imported = _digest_and_imports(path.read_text(encoding="utf-8"))
 
-        # Relative imports are resolved against the package of the module.
-        module_package = ".".join(path.parent.relative_to(package.parent).parts)
-        pending |= _imported_files(tree, module_package, package)
+            # Relative imports are resolved against the package of the module.
+            module_package = ".".join(path.parent.relative_to(package.parent).parts)
+            new_names = _with_parents(imported, module_package) - names
+            names |= new_names
+            pending |= new_names
 
     return dict(sorted(digests.items()))
 
 
-def _imported_files(tree: ast.AST, module_package: str, package: Path) -> set[Path]:
-    """Return the files of `package` that the import statements of a module in `module_package` name."""
-    files: set[Path] = set()
+@functools.cache
+def _digest_and_imports(code: str) -> tuple[str, frozenset[str]]:
+    """Return the digest of a module's syntax tree, and the names that it imports.
+
+    Remembered by the whole text, since parsing all modules takes seconds, and a figure needs them each time.
+    """
+    tree = ast.parse(code)
+    names = _imported_names(tree)
+    # The syntax tree has no comments and no layout.
+    return text_digest(ast.dump(_without_docstrings(tree))), names
+
+
+def _imported_names(tree: ast.AST) -> frozenset[str]:
+    """Return the dotted names of all import statements; relative ones begin with their dots."""
+    names: set[str] = set()
 
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                files |= _files_of(alias.name, package)
-
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = importlib.util.resolve_name("." * node.level + (node.module or ""), module_package)
-            for alias in node.names:
-                # The name may be a module, or something that the module defines: `_files_of` takes both.
-                files |= _files_of(f"{module}.{alias.name}", package)
+            module = "." * node.level + (node.module or "")
+            separator = "." if node.module else ""
+            # The name may be a module, or something that the module defines: `_files_of` takes both.
+            names |= {f"{module}{separator}{alias.name}" for alias in node.names}
 
-    return files
+    return frozenset(names)
+
+
+def _with_parents(names: Iterable[str], module_package: str) -> set[str]:
+    """Return the absolute names that a module in `module_package` imports, and those of their packages."""
+    absolute: set[str] = set()
+    for name in names:
+        parts = importlib.util.resolve_name(name, module_package).split(".")
+        absolute |= {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}
+    return absolute
 
 
 def _files_of(dotted_name: str, package: Path) -> set[Path]:
-    """Return what importing a name runs: its module, and `__init__.py` and data files of its packages."""
+    """Return what importing a name runs: a module, or `__init__.py` and the data files of a package."""
     parts = dotted_name.split(".")
     if parts[0] != package.name:
         return set()
 
-    files: set[Path] = set()
-    for depth in range(1, len(parts) + 1):
-        path = package.parent.joinpath(*parts[:depth])
-        if path.is_dir():
-            files |= {file for file in path.iterdir() if file.is_file() and _belongs_to_package(file)}
-        elif path.with_suffix(".py").is_file():
-            files.add(path.with_suffix(".py"))
-
-    return files
+    path = package.parent.joinpath(*parts)
+    if path.is_dir():
+        return {file for file in path.iterdir() if file.is_file() and _belongs_to_package(file)}
+    module = path.with_suffix(".py")
+    return {module} if module.is_file() else set()
 
 
 def _belongs_to_package(file: Path) -> bool:
