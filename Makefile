@@ -53,8 +53,8 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go on: ONLY=variant SEED=0 PROFILE=nano
 	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
 
-# Three processes on two cores: much of the time, one of them waits for a process that it tests.
-TEST_PROCESSES ?= 3
+# Four processes on two cores: much of the time, some of them wait for processes that they test.
+TEST_PROCESSES ?= 4
 NOTEBOOK_TESTS := tests/test_smoke_series.py tests/test_stated_results.py tests/cli/test_page_commands.py
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 

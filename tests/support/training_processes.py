@@ -183,7 +183,7 @@ def wait_for_checkpoint(run: TrainingRun, folder: Path, earlier: Collection[Path
 
 
 def train_and_signal(
-    folder: Path, number: int, profile: str = NOISY, longest_delay: float = 0.4, **options
+    folder: Path, number: int, profile: str = NOISY, longest_delay: float = 0.2, **options
 ) -> Path:
     """Train with dropout, and send a signal to all processes during some step after the first checkpoint.
 
