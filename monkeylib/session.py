@@ -57,6 +57,7 @@ def encode_images(
     processor: MonkeyProcessor,
     images: Sequence[ImageInput],
     grid: Grid | AutoGrid | None = None,
+    use_lora: bool = True,
 ) -> list[EncodedImage]:
     """Open and encode images.
 
@@ -64,6 +65,7 @@ def encode_images(
         model, processor: of one checkpoint.
         images: anything that `images.open_image` reads.
         grid: another grid of tiles than the processor's.
+        use_lora: as in `get_image_features`.
 
     Raises:
         ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
@@ -71,7 +73,7 @@ def encode_images(
     opened = [processor.image_processor.open(image) for image in images]
     grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
     views = processor.image_processor(opened, grids).to(model.device)
-    visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
+    visual_tokens = model.get_image_features(views["pixel_values"], views["grids"], use_lora=use_lora)
 
     # The views of all images lie one after the other.
     counts = [processor.image_processor.view_count(of_image) for of_image in grids]
@@ -226,8 +228,14 @@ class Session:
 
         A language model that rescales positions beyond its trained length reads everything anew there.
         """
-        if any(options.get(name) not in (None, 1) for name in _OTHER_CACHES):
-            return False
+        # What an option leaves open, the model's own configuration may say.
+        configuration = self.model.generation_config
+        for name in _OTHER_CACHES:
+            value = options.get(name)
+            if value is None:
+                value = getattr(configuration, name, None)
+            if value not in (None, 1):
+                return False
         trained_length = getattr(self.model.config.text_config, "trained_length", math.inf)
         return len(ids) + max_new_tokens <= trained_length
 

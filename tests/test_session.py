@@ -150,6 +150,21 @@ def test_options_give_the_answers_that_they_give_without_a_session(monkey, make_
         ]
 
 
+@pytest.mark.parametrize("setting", [{"num_beams": 3}, {"use_cache": False}])
+def test_settings_of_the_model_itself_give_the_answers_that_they_give_without_a_session(
+    monkey, make_image, setting
+):
+    for name, value in setting.items():
+        setattr(monkey.model.generation_config, name, value)
+    image = make_image()
+    session = monkey.session(image)
+
+    answers = [session.answer("x", max_new_tokens=4), *session.answer_batch(["x", "who?"], max_new_tokens=4)]
+
+    expected = [monkey.answer(image, question, max_new_tokens=4) for question in ("x", "x", "who?")]
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in expected]
+
+
 def test_several_images_and_grids(monkey, make_image):
     images = [make_image(1), make_image(2, 40, 120)]
     session = monkey.session(images, grid="1x2")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monkeylib.errors import choose
 from monkeylib.images import ImageInput
-from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.raised_monkey import RaisedMonkey
@@ -77,8 +75,7 @@ def encode(
     """
     model = require_monkey(monkey).model
     limited = monkey.limit_grid(grid) if variant.has_tiles else Grid(0, 0)
-    with nullcontext() if variant.has_lora else without_lora(model):
-        return encode_images(model, monkey.processor, images, limited)
+    return encode_images(model, monkey.processor, images, limited, use_lora=variant.has_lora)
 
 
 def begin_session(
@@ -86,17 +83,6 @@ def begin_session(
 ) -> Session:
     """Return a session about images as a variant sees them; arguments as in `encode`."""
     return Session(monkey.model, monkey.processor, encode(monkey, images, variant, grid))
-
-
-@contextmanager
-def without_lora(model: MonkeyForConditionalGeneration) -> Iterator[None]:
-    """Encode images without the tiles' LoRA while a block runs; no weight changes."""
-    mode = model.config.lora_mode
-    model.config.lora_mode = "none"
-    try:
-        yield
-    finally:
-        model.config.lora_mode = mode
 
 
 def require_monkey(monkey: Monkey) -> Monkey:

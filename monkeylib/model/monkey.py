@@ -18,7 +18,7 @@ from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVi
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
-from monkeylib.model.tile_lora import TileLoRA, check_grid, lora_index_of_image, tile_loras
+from monkeylib.model.tile_lora import NO_LORA, TileLoRA, check_grid, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.progress import hide_transformers_bars
 
@@ -150,7 +150,11 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return output
 
     def get_image_features(
-        self, pixel_values: torch.Tensor, grids: torch.Tensor | None = None, return_dict: bool = False
+        self,
+        pixel_values: torch.Tensor,
+        grids: torch.Tensor | None = None,
+        return_dict: bool = False,
+        use_lora: bool = True,
     ) -> torch.Tensor | BaseModelOutputWithPooling:
         """Turn the views of a batch into visual tokens.
 
@@ -160,6 +164,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view;
                 None where every image is one.
             return_dict: return them as `.pooler_output`, as `generate` needs them.
+            use_lora: False to send every view through the frozen ViT alone, to see what LoRA changes.
 
         Returns:
             `[V, queries, width of the language model]`.
@@ -179,6 +184,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"{len(lora_index)} views, got {len(pixel_values)}: prepare them with the processor of this "
                 "checkpoint"
             )
+        if not use_lora:
+            lora_index = [NO_LORA] * len(lora_index)
 
         # The resampler needs the patch grid to place its position embedding.
         height, width = pixel_values.shape[-2:]
