@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from monkeylib.model.generation import Answer
+    from monkeylib.model.streaming import AnswerStream
     from monkeylib.monkey import Monkey
     from monkeylib.processing import GridInput
 
@@ -104,13 +105,10 @@ def answer(
         options.note_distortion(monkey, opened, tiles)
 
     settings = {"prompt": prompt or monkey.default_prompt, "max_new_tokens": max_new_tokens, **generation}
-    respond = _responder(monkey, images, tiles, is_one=questions is None)
+    respond, begin_stream = _responders(monkey, images, tiles, is_one=questions is None)
     for text in asked:
         start = time.perf_counter()
-        if stream:
-            result = _stream(monkey, images, text, tiles, settings)
-        else:
-            result = respond(text, **settings)
+        result = _print_stream(begin_stream(text, **settings)) if stream else respond(text, **settings)
         say_detail(f"answered in {time.perf_counter() - start:.1f} s")
 
         if json:
@@ -138,28 +136,30 @@ def _check_questions(questions: Path, question: str, prompt: str, sources: list[
         raise ValueError("the image and the questions cannot both come from standard input: name a file")
 
 
-def _responder(
+def _responders(
     monkey: "Monkey", images: "list[Image]", grid: "GridInput | None", *, is_one: bool
-) -> "Callable[..., Answer]":
-    """Return a function that answers a question about images; many questions share their encoding."""
-    from monkeylib.raised_monkey import RaisedMonkey
+) -> "tuple[Callable[..., Answer], Callable[..., AnswerStream]]":
+    """Return functions that answer a question about images, at once and part by part.
 
+    Many questions share one encoding of the images, and each is answered by itself.
+    """
     # Of a raised model, its base's chat template says where the images stand.
-    if is_one or isinstance(monkey, RaisedMonkey):
-        return partial(monkey.answer, images, grid=grid)
-    return monkey.session(images, grid).answer
+    if is_one or not monkey.has_sessions:
+        return partial(monkey.answer, images, grid=grid), partial(monkey.stream, images, grid=grid)
+
+    session = monkey.session(images, grid)
+
+    def stream_alone(question: str, **settings: Any) -> "AnswerStream":
+        session.forget()  # a stream is a turn of the session's chat
+        return session.stream(question, **settings)
+
+    return session.answer, stream_alone
 
 
-def _stream(
-    monkey: "Monkey",
-    images: "list[Image]",
-    question: str,
-    grid: "GridInput | None",
-    settings: dict[str, Any],
-) -> "Answer":
+def _print_stream(stream: "AnswerStream") -> "Answer":
     """Print an answer while it is generated, and return it."""
     # Ctrl-C in the middle of an answer ends its thread, too.
-    with monkey.stream(images, question, grid=grid, **settings) as parts:
+    with stream as parts:
         for part in parts:
             print(part, end="", flush=True)
     print(flush=True)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from monkeylib import resources
+from monkeylib.model import MonkeyForConditionalGeneration
 from tests.support.image_files import png_of_size
 from tests.support.raised_models import save_base, save_raised
 from tests.support.web_server import web_server
@@ -48,6 +49,20 @@ def test_questions_of_a_file_share_one_start(call, checkpoint, image, monkey, mo
         ("What?", expected[0].text),
         ("Why?", expected[1].text),
     ]
+
+    # The image is encoded once, also where answers are streamed; none of them is a turn of a chat.
+    encoded = []
+    encode = MonkeyForConditionalGeneration.get_image_features
+
+    def counted_encode(self, pixel_values, *arguments, **options):
+        encoded.append(len(pixel_values))
+        return encode(self, pixel_values, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MonkeyForConditionalGeneration, "get_image_features", counted_encode)
+        code, output, _ = call(*asking, "--questions", questions, "--stream")
+    assert (code, output) == (0, "".join(f"{answer}\n" for answer in expected))
+    assert len(encoded) == 1
 
     # Samples, and a raised model, are asked as single questions are.
     code, output, _ = call(

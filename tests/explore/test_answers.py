@@ -43,7 +43,7 @@ def test_conversation_with_a_second_image(models, tiled_monkey, image, make_imag
     assert models.answers == {title: expected}
 
 
-def test_raised_model_answers_in_one_view_and_in_tiles(image, tmp_path):
+def test_raised_model_answers_in_one_view_and_in_tiles(tiled_monkey, image, tmp_path):
     raised = raised_models.raise_base(raised_models.save_base(tmp_path / "base"))
     monkey = RaisedMonkey(raised.model.eval(), raised.processor)
     models = SideBySide(monkey)
@@ -55,6 +55,11 @@ def test_raised_model_answers_in_one_view_and_in_tiles(image, tmp_path):
     assert models.answers == expected
     assert texts[-1] == {title: answer.text for title, answer in expected.items()}
     assert expected["one view"].token_ids != expected["tiles, LoRA per tile"].token_ids
+
+    # As the base model beside a Monkey.
+    beside = SideBySide(tiled_monkey, monkey)
+    list(beside.stream(converse([image], "x"), [BASE], max_new_tokens=3))
+    assert beside.answers == {BASE: expected["one view"]}
 
 
 def test_what_cannot_be_answered_is_one_sentence(models, image):
