@@ -5,7 +5,9 @@ that it needs, in the same layout (setup.py lists them). Everything that a run w
 the folder that the environment variable MONKEYLIB_OUTPUTS names, or else the repository, or of an installed
 package the working folder. Tests set the variable, so that they leave the checkout as it was.
 
-Who explores the notebooks of a checkout changes none of its results and figures: theirs lie in data/lab/.
+Results and figures of the profile nano are part of the repository. Who explores its notebooks changes none of
+them: theirs lie in data/lab/. Those that the series of notebooks makes lie in data/reproduced/, beside which
+the committed ones can be held; `monkeylib reproduce --publish` copies them into the repository.
 """
 
 import contextlib
@@ -23,6 +25,9 @@ SHIPPED = _PACKAGE / "shipped"  # files of the repository inside an installed pa
 REPOSITORY = _PACKAGE.parent if (_PACKAGE.parent / "pyproject.toml").is_file() else SHIPPED
 # Names in the environment of a notebook's kernel, and of what it starts, the run of the series that it is in.
 STARTED_BY = "MONKEYLIB_STARTED_BY"
+# Names in the environment of the series, its kernels, and what they start, the folder in data/reproduced/ of
+# its results and figures: profile and seed.
+REPRODUCES = "MONKEYLIB_REPRODUCES"
 COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
 
 
@@ -40,13 +45,14 @@ def outputs() -> Path:
 def published(path: Path) -> Path:
     """Return the file of a result that is to be read: that of the outputs, or the published one of its name.
 
-    An installed package has its published results beside it, and who explores a checkout reads the committed
-    ones, where none of their own are there or the committed ones are newer.
+    The published one is read where there is no other: beside an installed package, by the series of
+    notebooks, and by who explores a checkout. The last also reads it where it is newer.
     """
-    if explores() and path.is_relative_to(lab()):
-        committed = REPOSITORY / path.relative_to(lab())
-        is_newer = path.exists() and path.stat().st_mtime_ns >= _modified(committed)
-        return path if is_newer or not committed.exists() else committed
+    own = unpublished()
+    if own is not None and path.is_relative_to(own):
+        committed = REPOSITORY / path.relative_to(own)
+        is_own = path.exists() if reproduced() else _is_newer(path, committed)
+        return path if is_own or not committed.exists() else committed
 
     if path.exists() or not is_installed():
         return path
@@ -54,9 +60,22 @@ def published(path: Path) -> Path:
     return committed if committed.exists() else path
 
 
-def _modified(path: Path) -> int:
-    """Return when a file was modified in nanoseconds, 0 if it is missing."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+def unpublished() -> Path | None:
+    """Return the folder of results and figures that are no part of the repository; None if they are."""
+    return reproduced() or (lab() if explores() else None)
+
+
+def reproduced() -> Path | None:
+    """Return the folder of the results and figures of the series that this process belongs to, if to any."""
+    name = os.environ.get(REPRODUCES)
+    return outputs() / "data" / "reproduced" / name if name else None
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    """Return whether a file exists, and is not older than the other one."""
+    if not (path.exists() and other.exists()):
+        return path.exists()
+    return path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def explores() -> bool:
@@ -122,13 +141,13 @@ def grid_runs(profile: str) -> Path:
 
 def results(profile: str) -> Path:
     """Return the folder of a profile's result tables (CSV)."""
-    return (lab() if explores() else outputs()) / "data" / "results" / profile
+    return (unpublished() or outputs()) / "data" / "results" / profile
 
 
 def figures(profile: str) -> Path:
     """Return the folder of a profile's figures: figures/ for `nano`, a folder of the run for the others."""
     if profile == COMMITTED_PROFILE:
-        return (lab() if explores() else outputs()) / "figures"
+        return (unpublished() or outputs()) / "figures"
     return runs(profile) / "figures"
 
 
@@ -155,11 +174,11 @@ def in_notebook() -> bool:
 
 def recorded_path(path: Path | str) -> str:
     """Return a path for files that are read on other machines: relative to the outputs or to the repository
-    if it lies in one of them."""
+    if it lies in one of them. Results and figures of the series are named as they will be published."""
     path = Path(path).resolve()
 
-    for folder in (outputs(), REPOSITORY):
-        if path.is_relative_to(folder):
+    for folder in (reproduced(), outputs(), REPOSITORY):
+        if folder is not None and path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
 
     return str(path)

@@ -25,7 +25,7 @@ def test_results_of_a_page_are_the_committed_ones(page):
     text = pages.read(page)
     assert "<!-- table:" in text
     assert tables.render_page(text, resources.COMMITTED_PROFILE) == text, (
-        "run `monkeylib reproduce --update-notebooks`"
+        "run `monkeylib reproduce --publish`"
     )
 
 

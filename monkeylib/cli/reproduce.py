@@ -1,6 +1,7 @@
 """`monkeylib reproduce`: run the series of notebooks."""
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,50 +16,63 @@ def reproduce(
     seed: Annotated[int, typer.Option(help="Seed of training and sampling.")] = 0,
     only: Annotated[str, typer.Option(help="Run only notebooks whose names begin so, as in 05.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
-    update_notebooks: Annotated[
+    publish: Annotated[
         bool,
         typer.Option(
-            "--update-notebooks", help="Then update the committed notebooks and the results that pages state."
+            "--publish",
+            help="Then copy results, figures and executed notebooks into the repository, with the numbers "
+            "that its pages state.",
         ),
     ] = False,
 ) -> None:
-    """Run the notebooks in order, skipping those that haven't changed since their last run."""
+    """Run the notebooks in order, skipping those that haven't changed since their last run.
+
+    In a clone, results and figures of the profile nano lie in data/reproduced/, and are compared with those
+    of the repository.
+    """
     from rich.console import Console
 
     from monkeylib import profiles
-    from monkeylib.reproduce import series
+    from monkeylib.reproduce import publishing, series
 
     # Before anything runs, so that a wrong argument is reported at once.
     profiles.load_profile(profile)
-    if update_notebooks and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
+    if publish and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
         raise ValueError(
             f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."
         )
-    if update_notebooks and resources.is_installed():
-        raise ValueError("--update-notebooks is for a clone of the repository, which this is not")
+    if publish and resources.is_installed():
+        raise ValueError("--publish is for a clone of the repository, which this is not")
 
-    # Each line appears at once, also in a log file: a notebook may run for minutes.
-    try:
-        series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
-    except series.NotebookFailed as error:
-        say_error(str(error))
-        raise typer.Exit(1) from error
+    with series.unpublished_results(profile, seed):
+        # Each line appears at once, also in a log file: a notebook may run for minutes.
+        try:
+            series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
+        except series.NotebookFailed as error:
+            say_error(str(error))
+            raise typer.Exit(1) from error
 
-    if update_notebooks:
-        _update_committed_files()
-    series.print_report(profile, Console())
+        series.print_report(profile, Console())
+        for sentence in publishing.compare_with_published():
+            print(sentence)
+        written = publishing.publish() if publish else []
+
+    if publish:
+        _say_published([*written, *_update_pages()])
 
 
-def _update_committed_files() -> None:
-    """Write the executed notebooks and the results that pages state into the repository."""
-    from monkeylib.reproduce import headers, series
+def _update_pages() -> list[Path]:
+    """Write the results that pages state, and the minutes and headers of notebooks; return the pages."""
+    from monkeylib.reproduce import headers
     from monkeylib.reproduce.tables import PAGES, update_page
 
     pages = [resources.REPOSITORY / page for page in PAGES]
-    paths = [*series.update_notebooks(), *pages]
     headers.write_minutes()
     headers.write_headers()
     for page in pages:
         update_page(page)
+    return pages
 
+
+def _say_published(paths: list[Path]) -> None:
     print("wrote", *(resources.display_path(path) for path in paths))

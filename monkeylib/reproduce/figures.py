@@ -116,7 +116,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Fig
 
     # Noted before a new figure is there: one that is killed in between leaves no file of unknown origin.
     if is_new:
-        _write_manifest(folder, entries)
+        write_manifest(folder, entries)
     drawings = {ending: _drawing(fig, ending) for ending in _METADATA}
     for ending, drawing in drawings.items():
         with resources.atomic_write(folder / f"{name}.{ending}") as temporary:
@@ -125,7 +125,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Fig
     # With the digests of the files, which are known only now.
     entry["size"] = list(open_image(drawings["png"]).size)
     entry["files_sha256"] = [file_digest(folder / file) for file in entry["files"]]
-    _write_manifest(folder, entries)
+    write_manifest(folder, entries)
     return text
 
 
@@ -167,9 +167,11 @@ def _require_no_files(folder: Path, names: list[str]) -> None:
             )
 
 
-def _write_manifest(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+def write_manifest(folder: Path, entries: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the list of a folder's figures, and return its path."""
     with resources.atomic_write(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    return folder / MANIFEST
 
 
 def manifest(profile: str) -> dict[str, dict]:
@@ -178,7 +180,12 @@ def manifest(profile: str) -> dict[str, dict]:
     Raises:
         ValueError: the manifest is damaged.
     """
-    path = resources.figures(profile) / MANIFEST
+    return read_manifest(resources.figures(profile))
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """Return the figures of a folder, as `manifest` does; none without a list of them."""
+    path = folder / MANIFEST
     if not path.exists():
         return {}
     try:

@@ -216,7 +216,7 @@ def _notebook_problems(notebook: NotebookNode) -> Iterator[str]:
 
     # Normalising twice changes nothing, so a committed notebook equals its normal form.
     if normalise(notebook) != notebook:
-        yield "not in committed form: write it with `monkeylib reproduce --update-notebooks`"
+        yield "not in committed form: write it with `monkeylib reproduce --publish`"
 
     if not notebook.cells or not notebook.cells[0].source.startswith("# "):
         yield "doesn't open with a title"

@@ -114,6 +114,8 @@ def run_series(
 ) -> list[str]:
     """Run those notebooks of the series that are out of date, in order.
 
+    Results and figures lie as `unpublished_results` says.
+
     Args:
         profile: the notebooks' parameter `profile`.
         seed: the notebooks' parameter `seed`.
@@ -140,7 +142,10 @@ def run_series(
 
     folder = _folder(profile)
     executed = []
-    with RunFolder.open(folder, _KIND, {}, adopt=_files_of_earlier_version(folder)) as run_folder:
+    with (
+        unpublished_results(profile, seed),
+        RunFolder.open(folder, _KIND, {}, adopt=_files_of_earlier_version(folder)) as run_folder,
+    ):
         for notebook in selected:
             run = NotebookRun(notebook, profile, seed)
 
@@ -192,22 +197,25 @@ def _files_of_earlier_version(folder: Path) -> list[str]:
     return names
 
 
-def update_notebooks(series: Sequence[Notebook] = SERIES) -> list[Path]:
-    """Write the executed notebooks of the committed profile back into notebooks/, in their committed form.
+@contextlib.contextmanager
+def unpublished_results(profile: str, seed: int) -> Iterator[None]:
+    """Have results and figures of this process, and of the kernels that it starts, lie in data/reproduced/.
 
-    Raises:
-        ValueError: a notebook is out of date; then none is written.
+    For the profile whose results are part of the repository alone, and not where monkeylib is installed:
+    there a run writes into the working folder.
     """
-    runs = [NotebookRun(notebook, resources.COMMITTED_PROFILE, 0) for notebook in series]
+    if profile != resources.COMMITTED_PROFILE or resources.is_installed():
+        yield
+        return
 
-    for run in runs:
-        reason = run.why_outdated()
-        if reason is not None:
-            raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
-
-    for run in runs:
-        notebooks.write(notebooks.normalise(notebooks.read(run.executed)), run.source)
-    return [run.source for run in runs]
+    before = os.environ.get(resources.REPRODUCES)
+    os.environ[resources.REPRODUCES] = f"{profile}-seed-{seed}"
+    try:
+        yield
+    finally:
+        del os.environ[resources.REPRODUCES]
+        if before is not None:
+            os.environ[resources.REPRODUCES] = before
 
 
 def print_report(profile: str, console: Console) -> None:
@@ -276,12 +284,17 @@ class NotebookRun:
         if not record["ended"]:
             return _INTERRUPTED
 
-        outputs = [self.executed, *(resources.outputs() / name for name in record["outputs"])]
-        for output in outputs:
+        for output in [self.executed, *self.outputs()]:
             if not output.exists():
                 return f"{resources.display_path(output)} is missing"
 
         return None
+
+    def outputs(self) -> list[Path]:
+        """Return the files that the last run has written; none without one."""
+        return [
+            resources.outputs() / name for name in self._read_record(self.notebook.name).get("outputs", [])
+        ]
 
     def dependencies(self) -> dict[str, str]:
         """Return everything that the notebook's results depend on, each with its digest."""

@@ -33,7 +33,7 @@ USER_ERRORS = {
     ("convert", "gone", "x", "--grid", "2x2"): "--grid is for reading the released layout",
     ("reproduce", "--profile", "gone"): "no profile called 'gone'",
     ("reproduce", "--only", "99"): "No notebook's name begins with '99'",
-    ("reproduce", "--profile", "smoke", "--update-notebooks"): "those of profile nano and seed 0",
+    ("reproduce", "--profile", "smoke", "--publish"): "those of profile nano and seed 0",
     ("train", "--profile", "gone"): "no profile called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--experts", "gone"): "no expert called 'gone'",
     ("caption", "IMAGE", "--out", "x", "--matcher", "gone"): "no matcher called 'gone'",

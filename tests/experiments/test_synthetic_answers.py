@@ -100,5 +100,5 @@ def test_data_card_has_the_numbers_of_the_table():
     card = (resources.REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
     assert f"table:{synthetic_answers.TABLE}" in card
     assert render_page(card, resources.COMMITTED_PROFILE) == card, (
-        "the data card has other numbers than its table: run `monkeylib reproduce --update-notebooks`"
+        "the data card has other numbers than its table: run `monkeylib reproduce --publish`"
     )

@@ -1,0 +1,134 @@
+"""Results of a run of the series: compared with those of the repository, and published there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from monkeylib import resources, tables
+from monkeylib.reproduce import figures, notebooks
+from monkeylib.reproduce.series import SERIES, Notebook, NotebookRun
+
+# --- comparison
+
+
+def compare_with_published() -> list[str]:
+    """Return in sentences how the tables of this run differ from those of the repository."""
+    own = resources.reproduced()
+    if own is None:
+        return []
+
+    same, sentences = 0, []
+    for file in sorted(own.glob("data/results/*/*.csv")):
+        committed = resources.REPOSITORY / file.relative_to(own)
+        if not committed.exists():
+            sentences.append(f"{file.name} is not in the repository")
+        elif file.read_bytes() == committed.read_bytes():
+            same += 1
+        else:
+            sentences.append(f"{file.name} {_difference(file, committed)}")
+
+    if same or sentences:
+        sentences.insert(
+            0, f"{same} of {same + len(sentences)} tables are those of the repository to the byte"
+        )
+    return sentences
+
+
+def _difference(file: Path, committed: Path) -> str:
+    """Say how a table differs from another one: in how many fields, and by how much at most."""
+    rows, others = tables.read_csv(file), tables.read_csv(committed)
+    if len(rows) != len(others) or [*rows[0]] != [*others[0]]:
+        return f"has {len(rows)} rows, and in the repository {len(others)}, or other columns"
+
+    differing, largest = 0, 0.0
+    for row, other in zip(rows, others, strict=True):
+        for column, value in row.items():
+            if value == other[column]:
+                continue
+            differing += 1
+            largest = max(largest, _relative_difference(value, other[column]))
+
+    fields = len(rows) * len(rows[0])
+    size = "some of them text" if math.isinf(largest) else f"by {largest:.1g} of their value at most"
+    return f"differs in {differing} of {fields} fields, {size}"
+
+
+def _relative_difference(value: tables.Value, other: tables.Value) -> float:
+    """Return the difference of two numbers over the larger one, infinity for anything else."""
+    if not (isinstance(value, int | float) and isinstance(other, int | float)):
+        return math.inf
+    return abs(value - other) / max(abs(value), abs(other))
+
+
+# --- publication
+
+
+def publish(series: Sequence[Notebook] = SERIES) -> list[Path]:
+    """Copy results, figures and executed notebooks of the run at hand into the repository.
+
+    Files that are there already with these bytes are left as they are, and so are those of no notebook.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: a notebook is out of date, or the run at hand is not that of the committed profile and
+            seed 0; then nothing is written.
+    """
+    own = resources.reproduced()
+    if own is None or own.name != f"{resources.COMMITTED_PROFILE}-seed-0":
+        raise ValueError(
+            f"the committed results are those of profile {resources.COMMITTED_PROFILE} and seed 0: publish a "
+            "run of these"
+        )
+
+    runs = [NotebookRun(notebook, resources.COMMITTED_PROFILE, 0) for notebook in series]
+    for run in runs:
+        reason = run.why_outdated()
+        if reason is not None:
+            raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
+
+    outputs = sorted({path for run in runs for path in run.outputs() if path.is_relative_to(own)})
+    written = [_copy(path, resources.REPOSITORY / path.relative_to(own)) for path in outputs]
+    written.append(_publish_manifest(outputs))
+    for run in runs:
+        notebooks.write(notebooks.normalise(notebooks.read(run.executed)), run.source)
+        written.append(run.source)
+    return [path for path in written if path is not None]
+
+
+def _copy(source: Path, target: Path) -> Path | None:
+    """Copy a file in one move; return the copy, None where it was there already or is no file of its own."""
+    # The list of figures is joined with that of the repository.
+    if source.name == figures.MANIFEST:
+        return None
+
+    data = source.read_bytes()
+    if target.exists() and target.read_bytes() == data:
+        return None
+    with resources.atomic_write(target) as temporary:
+        temporary.write_bytes(data)
+    return target
+
+
+def _publish_manifest(outputs: Sequence[Path]) -> Path | None:
+    """Note the figures that this run has drawn in the repository's list.
+
+    Returns:
+        The list, None if it stays as it is.
+    """
+    names = {path.name for path in outputs}
+    folder = resources.REPOSITORY / "figures"
+    committed = figures.read_manifest(folder)
+    drawn = {
+        name: entry
+        for name, entry in figures.manifest(resources.COMMITTED_PROFILE).items()
+        if names.issuperset(entry["files"])
+    }
+
+    entries = dict(sorted((committed | drawn).items()))
+    if entries == committed:
+        return None
+    return figures.write_manifest(folder, entries)
