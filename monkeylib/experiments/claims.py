@@ -96,7 +96,7 @@ PAPER: Mapping[str, Statement] = {
     "LoRA": Statement(
         "Scores rise from no LoRA to one, mainly on STVQA, and to four.",
         _RESOLUTION_TABLE,
-        "trained LoRAs are not zero: their norms are in notebook 07",
+        "trained LoRAs are not zero: their norms are in notebook 02",
     ),
     "per tile": Statement(
         "Four LoRAs are better than one.",

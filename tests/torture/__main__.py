@@ -108,7 +108,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "areas", nargs="*", choices=[*AREAS, []], help="areas to run; all but starts by default"
+        "areas",
+        nargs="*",
+        choices=[*AREAS, []],
+        help=f"areas to run; all but {', '.join(sorted(LONG_AREAS))} by default",
     )
     parser.add_argument("--kills", type=int, default=300, help="kills in all")
     parser.add_argument("--starts", type=int, default=300, help="starts of two processes")
