@@ -55,13 +55,13 @@ ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go 
 
 # Four processes on two cores: much of the time, some of them wait for processes that they test.
 TEST_PROCESSES ?= 4
-NOTEBOOK_TESTS := tests/test_smoke_series.py tests/test_stated_results.py tests/cli/test_page_commands.py
+NOTEBOOK_TESTS := $(addprefix tests/,test_smoke_series.py test_stated_results.py test_stated_memory.py cli/test_page_commands.py)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## test everything but whole notebooks
 	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(NOTEBOOK_TESTS:%=--ignore %)
 
-test-notebooks: $(STAMP) ## check the results that notebooks state, run all on tiny models, and the code of guides (5 minutes)
+test-notebooks: $(STAMP) ## check what notebooks and pages state, run all notebooks on tiny models, and the code of guides (6 minutes)
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.

@@ -32,7 +32,6 @@ LONGEST_FILES = (
     "test_checkpointing.py",
     "test_series.py",
     "test_notebooks.py",
-    "test_cluster.py",
     "test_finetune.py",
     "test_families.py",
     "test_health.py",

@@ -12,7 +12,6 @@ from typer.main import get_command
 
 from monkeylib import profiles, resources, signals
 from monkeylib.cli import app
-from monkeylib.training import memory
 
 FOLDER = resources.REPOSITORY / "cluster"
 SCRIPTS = sorted([*FOLDER.glob("*.sbatch"), *FOLDER.glob("*.sh")])
@@ -195,23 +194,3 @@ def test_two_caption_jobs_on_a_node_use_separate_rays(tmp_path):
 
     for field in (0, 1, 3):
         assert first[field] != second[field]
-
-
-FSDP = {"strategy": "fsdp", "micro_batch_size": 2}
-SCRIPTS_MEMORY = {  # script -> profile, training settings, examples at once and devices
-    "one_node.sbatch": ("paper-896", FSDP, 2, 8),
-    "single_gpu_qlora.sh": ("paper-896-qlora", {}, 1, 1),
-}
-
-
-@pytest.mark.parametrize("name", SCRIPTS_MEMORY)
-def test_readme_states_the_estimated_memory(name):
-    profile_name, settings, examples, devices = SCRIPTS_MEMORY[name]
-    profile = profiles.load_profile(profile_name).with_training(**settings)
-    batches = [memory.random_micro_batch(profile, examples)]
-    estimate = memory.count_step(profile, batches, devices=devices)
-
-    readme = text(FOLDER / "README.md")
-    stated = re.search(rf"^\| `{re.escape(name)}` .*\| (\d+) GB", readme, re.MULTILINE)
-
-    assert int(stated[1]) == round(estimate.peak / 1e9)
