@@ -65,7 +65,9 @@ def handle(handler: Handler) -> Iterator[None]:
     """Call a handler at each signal while the block is entered.
 
     A signal that the process was started to ignore stays ignored, such as SIGINT in a background job of a
-    script. Outside of the main thread, where Python calls no handlers, nothing changes.
+    script. One that is held back comes through: a fork server that was first needed while signals were held
+    back gives that to every process it makes later. Outside of the main thread, where Python calls no
+    handlers, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -76,9 +78,12 @@ def handle(handler: Handler) -> Iterator[None]:
         if signal.getsignal(number) != signal.SIG_IGN:
             previous[number] = signal.signal(number, handler)
 
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, previous)
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # None is a handler that was not installed from Python, which cannot be put back.
         for number, previous_handler in previous.items():
             signal.signal(number, signal.SIG_DFL if previous_handler is None else previous_handler)

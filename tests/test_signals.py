@@ -114,6 +114,25 @@ def test_signal_that_is_ignored_from_the_start_stays_ignored():
         signal.signal(signal.SIGUSR1, previous)
 
 
+def test_signal_that_was_held_back_comes_through_while_it_is_handled():
+    """As in a process whose fork server was started while signals were held back."""
+    received = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        with signals.handle(lambda number, _: received.append(number)):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert received == [signal.SIGUSR1]
+        assert signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+        # Also one that came before, to this thread: another one might not hold it back.
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        with pytest.raises(signals.Interrupted, match="SIGUSR1"), signals.end_at_once():
+            pass
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_other_threads_change_no_handlers():
     handlers = []
 
