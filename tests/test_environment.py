@@ -330,7 +330,7 @@ def test_continuous_integration_runs_every_test():
         re.findall(pattern, _dry_run(target))
         for target, pattern in (("test", r"--ignore (\S+)"), ("test-notebooks", r"(?<!ignore )\b(tests/\S+)"))
     )
-    assert left_out == run and len(run) == 3
+    assert left_out == run and run
     assert all((ROOT / file).exists() for file in run)
 
 
