@@ -145,7 +145,7 @@ def results(profile: str) -> Path:
 
 
 def figures(profile: str) -> Path:
-    """Return the folder of a profile's figures: figures/ for `nano`, a folder of the run for the others."""
+    """Return the folder of a profile's figures: for `nano` beside data/, for others in the runs' folder."""
     if profile == COMMITTED_PROFILE:
         return (unpublished() or outputs()) / "figures"
     return runs(profile) / "figures"

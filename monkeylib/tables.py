@@ -1,4 +1,4 @@
-"""Result tables: CSV files in data/results/<profile>/, and their display on a terminal."""
+"""Result tables: CSV files in `resources.results(profile)`, and their display on a terminal."""
 
 import csv
 import os
@@ -36,7 +36,7 @@ def _own_path(name: str, profile: str) -> Path:
 
 
 def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
-    """Write a table to data/results/<profile>/<name>.csv, floats with six significant digits.
+    """Write a table to `resources.results(profile)/<name>.csv`, floats with six significant digits.
 
     Columns come in the order in which the rows first name them; a row may leave some out.
 
@@ -110,10 +110,21 @@ def read_table(name: str, profile: str) -> list[dict[str, Value]]:
     if not path.exists():
         raise FileNotFoundError(
             f"{resources.display_path(path)} doesn't exist yet: "
-            f"make it with `make reproduce PROFILE={profile}`."
+            f"make it with `make reproduce PROFILE={profile}`"
+            + (", and `monkeylib reproduce --publish`." if _is_committed(path) else ".")
         )
 
     return read_csv(path)
+
+
+def _is_committed(path: Path) -> bool:
+    """Return whether the table would be one of the repository, into which results are copied."""
+    is_nano = path.parent.name == resources.COMMITTED_PROFILE
+    return (
+        is_nano
+        and not resources.is_installed()
+        and path.is_relative_to(resources.REPOSITORY / "data" / "results")
+    )
 
 
 def read_csv(path: Path) -> list[dict[str, Value]]:

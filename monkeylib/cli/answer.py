@@ -32,7 +32,7 @@ def answer(
         Path | None,
         typer.Option(
             help="Text file with a question each line, in place of QUESTION; - reads standard input. The "
-            "model is loaded once, and each answer is a line."
+            "model is loaded once, and each answer is a line, on a terminal behind its question."
         ),
     ] = None,
     model: options.Checkpoint = None,
@@ -108,6 +108,9 @@ def answer(
     respond, begin_stream = _responders(monkey, images, tiles, is_one=questions is None)
     for text in asked:
         start = time.perf_counter()
+        # Who reads a terminal has not seen the questions of the file.
+        if questions is not None and sys.stdout.isatty() and not json:
+            print(text, end="  ", flush=True)
         result = _print_stream(begin_stream(text, **settings)) if stream else respond(text, **settings)
         say_detail(f"answered in {time.perf_counter() - start:.1f} s")
 

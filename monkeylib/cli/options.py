@@ -259,7 +259,11 @@ def print_json(fields: dict[str, Any]) -> None:
 
 
 def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
-    """Say on standard error that answers have reached their maximum length."""
+    """Say on standard error that answers have reached their maximum length, or have no text at all."""
+    if not any(answer.text.strip() for answer in answers):
+        say("the model answered without any text, as one does that has hardly been trained")
+        return
+
     count = sum(answer.is_cut for answer in answers)
     if count:
         subject = "the answer was" if len(answers) == 1 else f"{count} of {len(answers)} answers were"

@@ -13,7 +13,12 @@ from monkeylib.progress import say_error
 
 def reproduce(
     profile: options.Profile = resources.COMMITTED_PROFILE,
-    seed: Annotated[int, typer.Option(help="Seed of training and sampling.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of training and sampling. Results of each stay; a run replaces that of another."
+        ),
+    ] = 0,
     only: Annotated[str, typer.Option(help="Run only notebooks whose names begin so, as in 05.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
     publish: Annotated[
@@ -43,6 +48,10 @@ def reproduce(
         )
     if publish and resources.is_installed():
         raise ValueError("--publish is for a clone of the repository, which this is not")
+    if publish and resources.outputs() != resources.REPOSITORY:
+        raise ValueError(
+            "--publish writes into the repository: unset MONKEYLIB_OUTPUTS, which names another folder"
+        )
 
     with series.unpublished_results(profile, seed):
         # Each line appears at once, also in a log file: a notebook may run for minutes.
@@ -53,16 +62,17 @@ def reproduce(
             raise typer.Exit(1) from error
 
         series.print_report(profile, Console())
-        for sentence in publishing.compare_with_published():
+        for sentence in publishing.compare_with_published(profile, seed):
             print(sentence)
         written = publishing.publish() if publish else []
 
     if publish:
-        _say_published([*written, *_update_pages()])
+        paths = [*written, *_update_pages()]
+        print("wrote", *(resources.display_path(path) for path in paths))
 
 
 def _update_pages() -> list[Path]:
-    """Write the results that pages state, and the minutes and headers of notebooks; return the pages."""
+    """Write the results that pages state, and headers and minutes of notebooks; return pages and minutes."""
     from monkeylib.reproduce import headers
     from monkeylib.reproduce.tables import PAGES, update_page
 
@@ -71,8 +81,4 @@ def _update_pages() -> list[Path]:
     headers.write_headers()
     for page in pages:
         update_page(page)
-    return pages
-
-
-def _say_published(paths: list[Path]) -> None:
-    print("wrote", *(resources.display_path(path) for path in paths))
+    return [*pages, headers.MINUTES]

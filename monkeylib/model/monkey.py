@@ -18,7 +18,7 @@ from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVi
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
-from monkeylib.model.tile_lora import NO_LORA, TileLoRA, check_grid, lora_index_of_image, tile_loras
+from monkeylib.model.tile_lora import TileLoRA, check_grid, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.progress import hide_transformers_bars
 
@@ -164,7 +164,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view;
                 None where every image is one.
             return_dict: return them as `.pooler_output`, as `generate` needs them.
-            use_lora: False to send every view through the frozen ViT alone, to see what LoRA changes.
+            use_lora: False to send every view through the frozen ViT alone, in any grid, to see what LoRA
+                changes.
 
         Returns:
             `[V, queries, width of the language model]`.
@@ -175,17 +176,15 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         # The LoRA of each view, in the order of `pixel_values`: tiles row by row, then the global view.
         if grids is None:
-            lora_index = lora_index_of_image(self.config, 0, 0) * len(pixel_values)
+            lora_index = lora_index_of_image(self.config, 0, 0, use_lora) * len(pixel_values)
         else:
-            lora_index = self.lora_index(grids)
+            lora_index = self.lora_index(grids, use_lora)
         if grids is not None and len(lora_index) != len(pixel_values):
             raise ValueError(
                 f"images of the grids {grids.tolist()} with views={self.config.views!r} have "
                 f"{len(lora_index)} views, got {len(pixel_values)}: prepare them with the processor of this "
                 "checkpoint"
             )
-        if not use_lora:
-            lora_index = [NO_LORA] * len(lora_index)
 
         # The resampler needs the patch grid to place its position embedding.
         height, width = pixel_values.shape[-2:]
@@ -200,18 +199,19 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         tokens = self.vision(pixel_values, lora_index, reduce=resample)  # [V, queries, width]
         return BaseModelOutputWithPooling(pooler_output=tokens) if return_dict else tokens
 
-    def lora_index(self, grids: torch.Tensor) -> list[int]:
+    def lora_index(self, grids: torch.Tensor, use_lora: bool = True) -> list[int]:
         """Return the LoRA of each view of a batch, `NO_LORA` for none; see `tile_lora.lora_index_of_image`.
 
         Args:
             grids: `[images, 2]` rows and columns of each image.
+            use_lora: False for views that meet none, in any grid.
 
         Raises:
             ValueError: a grid that this checkpoint was not trained on.
         """
         index: list[int] = []
         for rows, cols in grids.tolist():
-            index += lora_index_of_image(self.config, rows, cols)
+            index += lora_index_of_image(self.config, rows, cols, use_lora)
         return index
 
     def splice(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ from monkeylib.tiling import AutoGrid, Grid
 NO_LORA = -1
 
 
-def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]:
+def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int, use_lora: bool = True) -> list[int]:
     """Return the LoRA that each view of an image meets: its tiles row by row, then the global view.
 
     Args:
@@ -42,6 +42,7 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
             (`lora_of_tiles`), "shared" gives every tile LoRA 0, and "none" and "full" have no
             LoRA. The global view meets one only where `lora_on_global_view` says so.
         rows, cols: the image's grid; 0 and 0 for an image of one global view.
+        use_lora: False for views that meet none, in any grid.
 
     Raises:
         ValueError: a grid that the model was not trained on.
@@ -52,10 +53,13 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
     >>> lora_index_of_image(MonkeyConfig(max_tiles=4), 2, 1)  # the LoRAs of the positions (0, 0) and (1, 0)
     [0, 4, -1]
     """
-    check_grid(config, rows, cols)
+    if use_lora:
+        check_grid(config, rows, cols)
     tiles = rows * cols
 
-    if config.lora_mode == "per_tile":
+    if not use_lora:
+        index = [NO_LORA] * tiles
+    elif config.lora_mode == "per_tile":
         index = lora_of_tiles(config, rows, cols)
     elif config.lora_mode == "shared":
         index = [0] * tiles
@@ -64,7 +68,7 @@ def lora_index_of_image(config: MonkeyConfig, rows: int, cols: int) -> list[int]
 
     # An image of one view always has the global view.
     if config.views != "tiles" or not tiles:
-        index.append(_lora_of_global_view(config))
+        index.append(_lora_of_global_view(config) if use_lora else NO_LORA)
     return index
 
 

@@ -78,7 +78,7 @@ def save(fig: Figure, name: str, *, data: Any, profile: str, source: str) -> Fig
         name: file name without ending, as in "tiles".
         data: what it was drawn from: the path (or paths) of result files, or values in memory (arrays,
             tables, images, plain values).
-        profile: figures of `nano` go to figures/, others to data/runs/<profile>/figures/.
+        profile: figures go to `resources.figures(profile)`.
         source: the notebook or module that draws it, as in "08_visualization".
 
     Returns:

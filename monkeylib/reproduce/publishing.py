@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
+
 from monkeylib import resources, tables
 from monkeylib.reproduce import figures, notebooks
 from monkeylib.reproduce.series import SERIES, Notebook, NotebookRun
@@ -13,34 +15,39 @@ from monkeylib.reproduce.series import SERIES, Notebook, NotebookRun
 # --- comparison
 
 
-def compare_with_published() -> list[str]:
-    """Return in sentences how the tables of this run differ from those of the repository."""
+def compare_with_published(profile: str, seed: int, series: Sequence[Notebook] = SERIES) -> list[str]:
+    """Return in sentences how the tables of a run differ from those of the repository.
+
+    Tables of notebooks that are out of date are left out.
+    """
     own = resources.reproduced()
     if own is None:
         return []
 
+    runs = [NotebookRun(notebook, profile, seed) for notebook in series]
+    files = {file for run in runs if run.why_outdated() is None for file in run.outputs()}
     same, sentences = 0, []
-    for file in sorted(own.glob("data/results/*/*.csv")):
-        committed = resources.REPOSITORY / file.relative_to(own)
-        if not committed.exists():
-            sentences.append(f"{file.name} is not in the repository")
-        elif file.read_bytes() == committed.read_bytes():
-            same += 1
-        else:
-            sentences.append(f"{file.name} {_difference(file, committed)}")
+    for file in sorted(files):
+        if file.suffix != ".csv" or not file.is_relative_to(own):
+            continue
+        difference = _difference(file, resources.REPOSITORY / file.relative_to(own))
+        same += not difference
+        sentences += [f"{file.name} {difference}"] if difference else []
 
-    if same or sentences:
-        sentences.insert(
-            0, f"{same} of {same + len(sentences)} tables are those of the repository to the byte"
-        )
-    return sentences
+    total = same + len(sentences)
+    return [f"{same} of {total} tables are those of the repository", *sentences] if total else []
 
 
 def _difference(file: Path, committed: Path) -> str:
-    """Say how a table differs from another one: in how many fields, and by how much at most."""
+    """Say how a table differs from another one: in how many fields, and by how much at most; empty if not."""
+    if not committed.exists():
+        return "is not in the repository"
+
     rows, others = tables.read_csv(file), tables.read_csv(committed)
-    if len(rows) != len(others) or [*rows[0]] != [*others[0]]:
-        return f"has {len(rows)} rows, and in the repository {len(others)}, or other columns"
+    if len(rows) != len(others):
+        return f"has another number of rows: {len(rows)}, and in the repository {len(others)}"
+    if rows and [*rows[0]] != [*others[0]]:
+        return "has other columns"
 
     differing, largest = 0, 0.0
     for row, other in zip(rows, others, strict=True):
@@ -49,9 +56,11 @@ def _difference(file: Path, committed: Path) -> str:
                 continue
             differing += 1
             largest = max(largest, _relative_difference(value, other[column]))
+    if not differing:
+        return ""
 
     fields = len(rows) * len(rows[0])
-    size = "some of them text" if math.isinf(largest) else f"by {largest:.1g} of their value at most"
+    size = "some of them not numbers" if math.isinf(largest) else f"by {largest:.1g} of their value at most"
     return f"differs in {differing} of {fields} fields, {size}"
 
 
@@ -90,22 +99,25 @@ def publish(series: Sequence[Notebook] = SERIES) -> list[Path]:
         if reason is not None:
             raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
 
+    # All of them first: a damaged one leaves nothing half published.
+    executed = {
+        run.source: nbformat.writes(notebooks.normalise(notebooks.read(run.executed))).encode()
+        for run in runs
+    }
     outputs = sorted({path for run in runs for path in run.outputs() if path.is_relative_to(own)})
-    written = [_copy(path, resources.REPOSITORY / path.relative_to(own)) for path in outputs]
+
+    written = [
+        _write(path.read_bytes(), resources.REPOSITORY / path.relative_to(own))
+        for path in outputs
+        if path.name != figures.MANIFEST  # the list of figures is joined with that of the repository
+    ]
     written.append(_publish_manifest(outputs))
-    for run in runs:
-        notebooks.write(notebooks.normalise(notebooks.read(run.executed)), run.source)
-        written.append(run.source)
+    written += [_write(notebook + b"\n", path) for path, notebook in executed.items()]
     return [path for path in written if path is not None]
 
 
-def _copy(source: Path, target: Path) -> Path | None:
-    """Copy a file in one move; return the copy, None where it was there already or is no file of its own."""
-    # The list of figures is joined with that of the repository.
-    if source.name == figures.MANIFEST:
-        return None
-
-    data = source.read_bytes()
+def _write(data: bytes, target: Path) -> Path | None:
+    """Write a file in one move; return its path, None where it holds these bytes already."""
     if target.exists() and target.read_bytes() == data:
         return None
     with resources.atomic_write(target) as temporary:

@@ -24,6 +24,13 @@ def test_without_lora_only_the_tiles_change_and_only_for_that_time(tiled_monkey,
     assert torch.equal(with_lora.visual_tokens, again.visual_tokens)
 
 
+def test_without_lora_any_grid_of_tiles_can_be_seen(tiled_monkey, image):
+    (encoded,) = encode(tiled_monkey, [image], TILES_WITHOUT_LORA, grid="3x3")
+    assert encoded.grid == Grid(3, 3) and len(encoded.visual_tokens) == 10
+    with pytest.raises(ValueError, match="grid 2x2"):
+        encode(tiled_monkey, [image], TILES, grid="3x3")
+
+
 def test_one_view_is_the_global_view(tiled_monkey, image):
     (encoded,) = encode(tiled_monkey, [image], ONE_VIEW, grid="2x2")
     assert encoded.grid == Grid(0, 0) and len(encoded.visual_tokens) == 1

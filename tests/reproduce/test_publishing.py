@@ -67,13 +67,13 @@ def test_a_run_changes_nothing_that_is_committed_before_it_is_published(reposito
         # What no notebook of the run has made is read from the repository, and what one has made is not.
         assert tables.read_table("grid", "nano") == [{"model": "ours", "value": 7}]
         assert tables.read_table("scores", "nano")[0]["value"] == 0.25
-        assert publishing.compare_with_published() == [
-            "0 of 1 tables are those of the repository to the byte",
+        assert publishing.compare_with_published("nano", 0, SERIES) == [
+            "0 of 1 tables are those of the repository",
             "scores.csv differs in 1 of 4 fields, by 0.2 of their value at most",
         ]
         written = {path.relative_to(repository).as_posix() for path in publishing.publish(SERIES)}
-        assert publishing.compare_with_published() == [
-            "1 of 1 tables are those of the repository to the byte"
+        assert publishing.compare_with_published("nano", 0, SERIES) == [
+            "1 of 1 tables are those of the repository"
         ]
 
     assert written == {
@@ -92,7 +92,7 @@ def test_a_run_changes_nothing_that_is_committed_before_it_is_published(reposito
 
     # What is published is not written again.
     with unpublished_results("nano", 0):
-        assert [path.name for path in publishing.publish(SERIES)] == ["00_first.ipynb"]
+        assert publishing.publish(SERIES) == []
 
 
 def test_another_seed_lies_in_a_folder_of_its_own_and_is_not_published(repository):
@@ -106,25 +106,37 @@ def test_another_seed_lies_in_a_folder_of_its_own_and_is_not_published(repositor
     assert committed_files(repository) == before
 
 
-def test_tables_of_other_rows_or_text_are_told_apart(repository):
-    results = repository / "data" / "reproduced" / "nano-seed-0" / "data" / "results" / "nano"
-    results.mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("model,value\na,0.2\nb,2\n", ""),
+        ("model,value\r\na,0.20\r\nb,2\r\n", ""),
+        ("model,value\na,0.2\nc,2\n", "scores.csv differs in 1 of 4 fields, some of them not numbers"),
+        ("model,value\na,0.2\nb,\n", "scores.csv differs in 1 of 4 fields, some of them not numbers"),
+        ("model,value\na,0.2\n", "scores.csv has another number of rows: 1, and in the repository 2"),
+        ("model,score\na,0.2\nb,2\n", "scores.csv has other columns"),
+    ],
+)
+def test_tables_that_differ_are_told_by_how_much(repository, text, sentence):
+    cell = f"from monkeylib import resources\nresources.REPOSITORY = Path({str(repository)!r})\n"
+    cell += 'path = resources.results(profile) / "scores.csv"\npath.parent.mkdir(parents=True)\n'
+    cell += f"path.write_text({text!r})"
+    write_notebook(repository / "notebooks/00_first.ipynb", f"from pathlib import Path\n{cell}")
+    run_series("nano", series=SERIES, log=lambda _: None)
+
     with unpublished_results("nano", 0):
-        (results / "grid.csv").write_text("model,value\ntheirs,7\n")
-        (results / "new.csv").write_text("model,value\na,1\n")
-        (results / "scores.csv").write_text("model,value\na,0.2\n")
-        assert publishing.compare_with_published() == [
-            "0 of 3 tables are those of the repository to the byte",
-            "grid.csv differs in 1 of 2 fields, some of them text",
-            "new.csv is not in the repository",
-            "scores.csv has 1 rows, and in the repository 2, or other columns",
-        ]
+        total = "0 of 1" if sentence else "1 of 1"
+        expected = [f"{total} tables are those of the repository", *([sentence] if sentence else [])]
+        assert publishing.compare_with_published("nano", 0, SERIES) == expected
+        # Results of a notebook that is out of date say nothing.
+        (repository / "requirements.lock").write_text("other versions")
+        assert publishing.compare_with_published("nano", 0, SERIES) == []
 
 
 def test_where_nothing_is_committed_results_lie_as_ever(repository, monkeypatch):
     with unpublished_results("smoke", 0):
         assert resources.results("smoke") == repository / "data" / "results" / "smoke"
-        assert publishing.compare_with_published() == []
+        assert publishing.compare_with_published("smoke", 0, SERIES) == []
         with pytest.raises(ValueError, match="profile nano and seed 0"):
             publishing.publish(SERIES)
     monkeypatch.setattr(resources, "is_installed", lambda: True)

@@ -176,30 +176,33 @@ def train(folder: Path, profile: str = QUIET, **options) -> Path:
     return folder / "run"
 
 
-def wait_for_checkpoint(run: TrainingRun, folder: Path, earlier: Collection[Path] = ()) -> None:
-    """Wait until a run has saved its first checkpoint besides earlier ones, or has ended."""
-    while not run.has_ended() and not set(folder.rglob("*.ckpt*")).difference(earlier):
-        time.sleep(0.02)
+def wait_for_checkpoint(
+    run: TrainingRun, folder: Path, earlier: Collection[Path] = (), count: int = 1
+) -> None:
+    """Wait until a run has saved some checkpoints besides earlier ones, or has ended."""
+    seen: set[Path] = set()
+    while not run.has_ended() and len(seen) < count:
+        # The names of steps alone: a file that is being written has one of its own before.
+        seen |= {path for path in folder.rglob("step-*.ckpt") if path not in earlier}
+        time.sleep(0.01)
 
 
 def train_and_signal(
-    folder: Path, number: int, profile: str = NOISY, longest_delay: float = 0.2, **options
+    folder: Path, number: int, profile: str = NOISY, most_checkpoints: int = 3, **options
 ) -> Path:
-    """Train with dropout, and send a signal to all processes during some step after the first checkpoint.
+    """Train with dropout, and send a signal to all processes once some checkpoints are saved.
 
     Args:
         folder: folder of the run and its profile.
         number: the signal.
         profile: YAML of the profile.
-        longest_delay: seconds between the checkpoint and the signal, at most.
+        most_checkpoints: the signal comes after one to so many of them.
         options: of the command line.
     """
     run_folder = folder / "run"
     earlier = set(run_folder.rglob("*.ckpt*"))
     run = TrainingRun(folder, profile, **options)
-    wait_for_checkpoint(run, run_folder, earlier)
-
-    time.sleep(random.uniform(0, longest_delay))
+    wait_for_checkpoint(run, run_folder, earlier, random.randint(1, most_checkpoints))
     run.send_signal(number)
 
     assert run.wait(), run.output()

@@ -52,7 +52,7 @@ def test_run_goes_on_with_another_number_of_devices(single, tmp_path, several):
     """On one device, then on two, and on one again."""
     one = several | {"devices": 1}
     for options in (one, several):
-        train_and_signal(tmp_path, signal.SIGUSR1, QUIET, longest_delay=0, **options)
+        train_and_signal(tmp_path, signal.SIGUSR1, QUIET, most_checkpoints=1, **options)
 
     resumed = train(tmp_path, **one)
     assert read_losses(resumed) == pytest.approx(read_losses(single), abs=1e-5)
