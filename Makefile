@@ -45,6 +45,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import monkeylib.monkey, monkeylib.training.finetune'
 	@touch $@
+	@echo 'Installed. Try: $(BIN)/monkeylib answer data/samples/receipt.png "what is the total?"'
 
 reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=0
 	$(BIN)/monkeylib reproduce --profile $(PROFILE) --seed $(SEED)

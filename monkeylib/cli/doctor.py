@@ -29,5 +29,17 @@ def doctor(
             rows = [diagnosis.to_dict() for diagnosis in diagnoses if diagnosis.area == area]
             print_table([{name: row[name] for name in list(row)[1:]} for row in rows], area, console)
 
-    if any(diagnosis.name == "core" and diagnosis.status == "missing" for diagnosis in diagnoses):
+    missing = [diagnosis.name for diagnosis in diagnoses if diagnosis.status == "missing"]
+    if not json:
+        print(_summary(missing))
+    if "core" in missing:
         raise typer.Exit(1)
+
+
+def _summary(missing: list[str]) -> str:
+    """Say what comes of what is missing."""
+    if "core" in missing:
+        return "The core is not complete, and little will run: its remedy is above."
+    if missing:
+        return f"The core is complete. Optional parts are missing, with remedies above: {', '.join(missing)}"
+    return "Everything is here."

@@ -1,6 +1,7 @@
 """`monkeylib doctor`, and the options before a command."""
 
 import json
+import re
 from importlib import metadata
 
 from monkeylib import doctor
@@ -11,6 +12,7 @@ def test_findings_are_tables_or_lines_of_json(call):
     assert code == 0
     for text in ("machine", "packages", "assets", "nano-monkey"):
         assert text in output
+    assert re.fullmatch(r"Everything is here\.|The core is complete\. .*: [\w-]+.*", output.splitlines()[-1])
 
     code, output, _ = call("doctor", "--json")
     diagnoses = [json.loads(line) for line in output.splitlines()]
@@ -22,6 +24,7 @@ def test_incomplete_core_ends_with_code_1(call, monkeypatch):
     monkeypatch.setattr(doctor, "diagnose", lambda: [missing])
     code, output, _ = call("doctor")
     assert code == 1 and "pip install monkeylib" in output
+    assert output.endswith("The core is not complete, and little will run: its remedy is above.\n")
 
 
 def test_version_and_short_help(call):
