@@ -519,7 +519,7 @@ def _run_folder(file: Path, root: Path) -> Path | None:
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files among the paths, and those in the folders among them."""
+    """Yield the files among the paths, and those in the folders among them, but for what Python compiles."""
     for path in paths:
         candidates = sorted(path.rglob("*")) if path.is_dir() else [path]
-        yield from (file for file in candidates if file.is_file())
+        yield from (file for file in candidates if file.is_file() and file.parent.name != "__pycache__")
