@@ -345,7 +345,9 @@ def undecided_claims(profile: Profile, claims: Sequence[Row]) -> list[Row]:
         elif seeds < MIN_SEEDS:
             why = f"fewer than {MIN_SEEDS} seeds say too little about others"
         else:
-            why = str(row["reason"])
+            # A sentence of the table, here a part of one.
+            reason = str(row["reason"]).rstrip(".")
+            why = reason[:1].lower() + reason[1:]
 
         variants = list(dict.fromkeys(variant for variant, _ in (claim.better, claim.worse)))
         planned = {name: range(VARIANTS[name].seeds) for name in variants}

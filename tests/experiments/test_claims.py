@@ -128,7 +128,7 @@ def test_undecided_claims_say_why(outputs):
     # Enough seeds that differ too much: the rule's own reason.
     wide = claims.claims_table(SMOKE)
     wide[0] |= {"verdict": "undecided", "seeds": 3, "reason": "The interval is wide."}
-    assert claims.undecided_claims(SMOKE, wide)[0]["why"] == "The interval is wide."
+    assert claims.undecided_claims(SMOKE, wide)[0]["why"] == "the interval is wide"
 
 
 def test_error_over_images_is_that_of_their_means(outputs):
