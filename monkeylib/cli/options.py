@@ -261,7 +261,10 @@ def print_json(fields: dict[str, Any]) -> None:
 def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
     """Say on standard error that answers have reached their maximum length, or have no text at all."""
     if not any(answer.text.strip() for answer in answers):
-        say("the model answered without any text, as one does that has hardly been trained")
+        say(
+            f"the model gave no text within {max_new_tokens} tokens: it may need more of them "
+            "(--max-new-tokens), or more training"
+        )
         return
 
     count = sum(answer.is_cut for answer in answers)

@@ -6,6 +6,7 @@ import pytest
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.model.generation import Answer
 from monkeylib.processing import MonkeyImageProcessor
 from monkeylib.tiling import AutoGrid, Grid
 
@@ -79,3 +80,16 @@ def test_padded_image_is_not_squeezed(monkey, make_image, capsys):
     monkey.processor.image_processor = MonkeyImageProcessor(56, resize_mode="pad")
     options.note_distortion(monkey, make_image(0, 30, 300), None)
     assert capsys.readouterr().err == ""
+
+
+def test_cut_answers_and_answers_without_text_are_told_apart(capsys):
+    counts = {"token_ids": (5,), "token_log_probabilities": (-1.0,), "prompt_tokens": 9, "visual_tokens": 4}
+    whole = Answer("red", "end of text", **counts)
+    cut, empty = (Answer(text, "length limit", **counts) for text in ("red", " \n"))
+
+    options.report_cut([whole], 8)
+    assert capsys.readouterr().err == ""
+    options.report_cut([whole, cut], 8)
+    assert "1 of 2 answers were cut after 8 tokens" in capsys.readouterr().err
+    options.report_cut([empty], 8)
+    assert "gave no text within 8 tokens: it may need more of them" in capsys.readouterr().err
