@@ -57,7 +57,7 @@ ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go 
 # Four processes on two cores: much of the time, some of them wait for processes that they test.
 TEST_PROCESSES ?= 4
 NOTEBOOK_TESTS := $(addprefix tests/,test_smoke_series.py test_stated_results.py test_stated_memory.py cli/test_page_commands.py)
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbval --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP) ## test everything but whole notebooks
 	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(NOTEBOOK_TESTS:%=--ignore %)

@@ -89,6 +89,7 @@ ANNOTATION_FILES = (
     f"{ANNOTATIONS}/*/*/<hex>{INDEX}",
     f"{ANNOTATIONS}/*/*/died/<hex>.<hex>",
     f"{ANNOTATIONS}/*/*/died/<hex>.batch",
+    f"{ANNOTATIONS}/*/*/working/<hex>.json",
 )
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from monkeylib.captions import input_images, pipeline
@@ -112,6 +113,20 @@ def test_kills_at_any_moment_lose_double_and_tear_nothing(image_folder, tmp_path
             ]  # fmt: skip
             assert not list(out.rglob(".*"))
             finished_runs += 1
+
+
+def test_note_of_a_run_killed_before_it_was_complete_is_removed(image_folder, tmp_path, monkeypatch):
+    def stop(path, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop)
+        with pytest.raises(KeyboardInterrupt):
+            caption_few(image_folder, tmp_path)
+    assert list(tmp_path.glob("annotations/*/*/working/.*"))
+
+    caption_few(image_folder, tmp_path)
+    assert not list(tmp_path.glob("annotations/*/*/working/.*"))
 
 
 def test_many_images_leave_no_handles_threads_or_locks(tmp_path):

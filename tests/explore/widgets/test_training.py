@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import IPython
 import IPython.display
+import matplotlib.pyplot as plt
 
 from monkeylib import explore
 from monkeylib.explore.widgets import training
@@ -27,6 +28,9 @@ def test_curves_grow_in_one_output_of_the_cell(tmp_path, monkeypatch):
         assert display_id
         handle.images.append(image)
         return handle
+
+    # Once it has a backend, pyplot looks no more for the events of the shell, which this one lacks.
+    plt.switch_backend("agg")
 
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=tmp_path)
     live = explore.watch_training()
