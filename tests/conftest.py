@@ -1,4 +1,4 @@
-"""The order of the tests and the set-up of their processes. Shared fixtures are in `tests.support.fixtures`."""
+"""The order of the tests, and the set-up of their processes. Shared fixtures: `tests.support.fixtures`."""
 
 import gc
 import signal

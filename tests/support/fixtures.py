@@ -27,7 +27,8 @@ settings.load_profile("any machine")
 def _short_training_runs() -> Iterator[None]:
     """Have training runs leave out what takes most of the time of a tiny model's run.
 
-    No step's memory is measured and estimated, and a validation answers one question.
+    No step's memory is measured and estimated, a validation takes two batches and answers one question, and
+    data is prepared where it is used.
     """
     with pytest.MonkeyPatch.context() as patch:
         training_processes.shorten_runs(patch.setattr)
@@ -37,7 +38,7 @@ def _short_training_runs() -> Iterator[None]:
 @pytest.fixture()
 def complete_training_runs(monkeypatch) -> None:
     """Have training runs do all that they do for users."""
-    training_processes.shorten_runs(monkeypatch.setattr, undo=True)
+    training_processes.complete_runs(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 
 from monkeylib import signals
 from monkeylib.cli import app
-from monkeylib.training import curves, finetune
+from monkeylib.training import batches, curves, finetune, module
 from monkeylib.training.callbacks import MemoryUse, SampleAnswers
 
 QUIET = "extends: smoke\ndescription: without dropout\nlora: {dropout: 0.0}\n"
@@ -33,11 +34,18 @@ DDP = {"devices": 2, "strategy": "ddp", "micro-batch-size": 1}
 FSDP = DDP | {"strategy": "fsdp"}
 HANG_SECONDS = 300  # after which a run counts as hanging; on a busy machine runs take one minute
 
-COMPLETE_RUN = MemoryUse.on_train_start, SampleAnswers
+COMPLETE_RUN = MemoryUse.on_train_start, SampleAnswers, module.VALIDATION_BATCHES, batches.build_dataloader
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["tests.support.training_processes", "monkeylib.cli.train", "monkeylib.training.finetune"]
+    [
+        "tests.support.training_processes",
+        "monkeylib.cli.train",
+        "monkeylib.training.finetune",
+        "monkeylib.data.synthetic",
+        "torch.utils.tensorboard",
+        "omegaconf",
+    ]
 )
 
 
@@ -62,19 +70,35 @@ def run_environment(**variables) -> dict[str, str]:
     return inherited | {"OMP_NUM_THREADS": "1"} | variables
 
 
-def shorten_runs(replace: Callable[[object, str, object], None], undo: bool = False) -> None:
-    """Have training runs of this process leave the memory of a step unmeasured, and answer one question.
+def shorten_runs(replace: Callable[[object, str, object], None], *, workers: bool = False) -> None:
+    """Have training runs of this process leave the memory of a step unmeasured, and validate little.
 
     Args:
         replace: sets an attribute, such as `setattr`.
-        undo: have them do everything again.
+        workers: prepare data in other processes, as runs of users do. Starting and ending these takes a third
+            of the time of a tiny run.
     """
-    start, answers = COMPLETE_RUN if undo else (lambda *_: None, partial(SampleAnswers, count=1))
+    replace(MemoryUse, "on_train_start", lambda *_: None)
+    replace(finetune, "SampleAnswers", partial(SampleAnswers, count=1))
+    replace(module, "VALIDATION_BATCHES", 2)
+    if not workers:
+        replace(module, "build_dataloader", _prepare_in_process)
+
+
+def complete_runs(replace: Callable[[object, str, object], None]) -> None:
+    """Have training runs of this process do everything again."""
+    start, answers, num_batches, build_dataloader = COMPLETE_RUN
     replace(MemoryUse, "on_train_start", start)
     replace(finetune, "SampleAnswers", answers)
+    replace(module, "VALIDATION_BATCHES", num_batches)
+    replace(module, "build_dataloader", build_dataloader)
 
 
-def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+def _prepare_in_process(micro_batches: batches.MicroBatches, **_) -> DataLoader:
+    return batches.build_dataloader(micro_batches, workers=0)
+
+
+def _run(log: Path, arguments: list[str], environment: dict[str, str], workers: bool) -> None:
     """Run the command line in this process, with its output in a file.
 
     The process leads a new session, so that a signal reaches its data workers too. When it is aborted, the
@@ -91,7 +115,7 @@ def _run(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
     rank_zero_only.rank = int(environment.get("RANK", 0))  # read when Lightning was imported
-    shorten_runs(setattr)
+    shorten_runs(setattr, workers=workers)
     sys.argv = ["monkeylib", *arguments]
     app.main()
 
@@ -111,16 +135,24 @@ def _torchrun_variables(count: int) -> list[dict[str, str]]:
 
 
 class TrainingRun:
-    """Processes of a run that has been started."""
+    """Processes of a run that has been started.
 
-    def __init__(self, folder: Path, profile: str = QUIET, **options) -> None:
+    Args:
+        folder: folder of the run and its profile.
+        profile: YAML of the profile.
+        workers: have the processes start others that prepare their data, as those of users do.
+        options: of the command line.
+    """
+
+    def __init__(self, folder: Path, profile: str = QUIET, *, workers: bool = True, **options) -> None:
         arguments = command_arguments(folder, profile, **options)
         self.processes = []
         self.logs = []
         self.start_time = time.monotonic()
         for rank, variables in enumerate(_torchrun_variables(options.get("devices", 1))):
             log = folder / f"output-{rank}.txt"
-            process = SERVER.Process(target=_run, args=(log, arguments, run_environment(**variables)))
+            environment = run_environment(**variables)
+            process = SERVER.Process(target=_run, args=(log, arguments, environment, workers))
             process.start()
             self.logs.append(log)
             self.processes.append(process)
@@ -165,10 +197,10 @@ class TrainingRun:
 
 def train(folder: Path, profile: str = QUIET, **options) -> Path:
     """Train to the end and return the run folder. A run that hangs is resumed once, with a warning."""
-    run = TrainingRun(folder, profile, **options)
+    run = TrainingRun(folder, profile, workers=False, **options)
     if not run.wait():
         warnings.warn(f"a run with {options} hung for {HANG_SECONDS} s:\n{run.output()}", stacklevel=1)
-        run = TrainingRun(folder, profile, **options)
+        run = TrainingRun(folder, profile, workers=False, **options)
         assert run.wait(), f"it hung twice:\n{run.output()}"
 
     assert not any(process.exitcode for process in run.processes), run.output()
@@ -216,10 +248,10 @@ def read_weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
-def read_losses(run: Path) -> list[float]:
+def read_losses(run: Path, splits: Collection[str] = curves.SPLITS) -> list[float]:
     """Return the losses of training, then of validation."""
     rows = curves.read_curves(run / "metrics.csv")
-    return [row["loss"] for part in curves.SPLITS for row in rows if row["part"] == part]
+    return [row["loss"] for part in splits for row in rows if row["part"] == part]
 
 
 def assert_same_run(run: Path, reference: Path) -> None:
