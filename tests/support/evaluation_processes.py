@@ -1,5 +1,6 @@
 """Processes that predict together, started and killed by tests."""
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -116,7 +117,7 @@ def start_processes(world_size: int, *arguments) -> list[multiprocessing.Process
 def kill_after(lines: int, path: Path, processes: list[multiprocessing.Process]) -> None:
     """Kill the processes once the predictions file and its parts hold so many lines."""
     deadline = time.monotonic() + 300
-    while sum(file.read_bytes().count(b"\n") for file in path.parent.glob(f"{path.name}*")) < lines:
+    while _count_lines(path) < lines:
         if time.monotonic() > deadline or all(process.exitcode is not None for process in processes):
             raise AssertionError(f"{lines} lines were not written")
         time.sleep(0.02)
@@ -125,6 +126,15 @@ def kill_after(lines: int, path: Path, processes: list[multiprocessing.Process])
         process.kill()
     for process in processes:
         process.join()
+
+
+def _count_lines(path: Path) -> int:
+    """Return how many lines a predictions file and its parts hold, as far as they are there."""
+    count = 0
+    for file in path.parent.glob(f"{path.name}*"):
+        with contextlib.suppress(FileNotFoundError):  # a part that has been joined meanwhile
+            count += file.read_bytes().count(b"\n")
+    return count
 
 
 def wait_for(processes: list[multiprocessing.Process]) -> None:

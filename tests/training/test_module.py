@@ -112,7 +112,7 @@ def test_micro_batches_add_up_to_the_batch(devices, accumulation, changes):
     assert_close(pop_gradients(module), expected)
 
 
-def test_validation_reads_as_many_examples_however_they_are_divided(monkeypatch):
+def test_validation_reads_as_many_examples_however_they_are_divided(complete_training_runs, monkeypatch):
     counts = []
     for micro_batch_size in (None, 1, 2):
         module = build_module(SMOKE.with_training(micro_batch_size=micro_batch_size))
