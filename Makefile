@@ -155,5 +155,5 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	    --fail-on "GNU General Public License v3 (GPLv3);GNU Affero General Public License v3;GPL-3.0-or-later;AGPL-3.0"
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
-clean: ## remove runs, what they reproduced, caches and the environment (what is committed stays)
+clean: ## remove runs, reproduced results, caches and the environment (what is committed stays)
 	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(RAYENV) $(DOCSENV) data/runs data/reproduced data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -73,20 +73,23 @@ def handle(handler: Handler) -> Iterator[None]:
         yield
         return
 
-    previous: dict[int, Any] = {}
-    for number in NUMBERS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            previous[number] = signal.signal(number, handler)
-
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    previous: dict[int, Any] = {}
     try:
+        for number in NUMBERS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, handler)
+
+        # From here on, a signal that has come meanwhile may raise in any line.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, previous)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # None is a handler that was not installed from Python, which cannot be put back.
-        for number, previous_handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if previous_handler is None else previous_handler)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        finally:
+            # None is a handler that was not installed from Python, which cannot be put back.
+            for number, previous_handler in previous.items():
+                signal.signal(number, signal.SIG_DFL if previous_handler is None else previous_handler)
 
 
 @contextmanager

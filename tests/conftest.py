@@ -35,10 +35,6 @@ LONGEST_FILES = (
 )
 
 
-# Collecting makes objects and drops few, and looking for garbage among those of PyTorch takes long.
-gc.disable()
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Load the shared fixtures, and let an interrupt reach the commands that tests start."""
     # A shell starts what it runs in the background with interrupts ignored, and every child inherits that.
@@ -48,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # these processes wait.
     hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if not hands_out:
+        # Collecting makes objects and drops few, and to look for garbage among those of PyTorch takes long.
+        gc.disable()
         config.pluginmanager.import_plugin("tests.support.fixtures")
 
 

@@ -84,8 +84,8 @@ class Totals:
         return {outcome.text: self.outcomes[outcome] for outcome in sorted(self.outcomes)}
 
     def demonstration(self) -> str:
-        """Return what a demonstration of the CPU set cannot do; empty if other experts were at work."""
-        small = _set_names("cpu") - _set_names("paper")
+        """Return what the small models of the CPU cannot do; empty if other experts were at work."""
+        small = _set_names("demonstration") - _set_names("paper")
         used = sorted(small & self.provenance.keys())
         if not used:
             return ""

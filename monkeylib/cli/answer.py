@@ -110,7 +110,7 @@ def answer(
         start = time.perf_counter()
         # Who reads a terminal has not seen the questions of the file.
         if questions is not None and sys.stdout.isatty() and not json:
-            print(text, end="  ", flush=True)
+            print(text, end="  " if samples == 1 else "\n", flush=True)
         result = _print_stream(begin_stream(text, **settings)) if stream else respond(text, **settings)
         say_detail(f"answered in {time.perf_counter() - start:.1f} s")
 

@@ -28,8 +28,8 @@ _PRINTED_FAILURES = 3
 Experts = Annotated[
     str,
     typer.Option(
-        help="A set of experts (cpu, paper, vision), or names separated by commas: `monkeylib experts` lists "
-        "them."
+        help="A set of experts (cpu, demonstration, paper, vision), or names separated by commas: "
+        "`monkeylib experts` lists them."
     ),
 ]
 MatcherName = Annotated[

@@ -50,6 +50,9 @@ def chat(
         options.note_distortion(monkey, opened, tiles)
 
     conversation = _conversation(monkey, images, tiles)
+    if sys.stdin.isatty():
+        print("One question per line; an empty line, or Ctrl-D, ends the conversation.", file=sys.stderr)
+
     while question := _read_question():
         # Ctrl-C in the middle of an answer ends its thread, too.
         with conversation(question, max_new_tokens=max_new_tokens, **generation) as stream:

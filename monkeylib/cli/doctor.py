@@ -1,10 +1,16 @@
 """`monkeylib doctor`: what will run on this machine, and how to mend what will not."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from monkeylib.cli import options
+
+if TYPE_CHECKING:
+    from monkeylib.doctor import Diagnosis
+
+# Extras and assets are for some commands only; folders and shipped models are for nearly all.
+OPTIONAL_AREAS = ("packages", "assets")
 
 
 def doctor(
@@ -29,17 +35,27 @@ def doctor(
             rows = [diagnosis.to_dict() for diagnosis in diagnoses if diagnosis.area == area]
             print_table([{name: row[name] for name in list(row)[1:]} for row in rows], area, console)
 
-    missing = [diagnosis.name for diagnosis in diagnoses if diagnosis.status == "missing"]
+    missing = [diagnosis for diagnosis in diagnoses if diagnosis.status == "missing"]
     if not json:
         print(_summary(missing))
-    if "core" in missing:
+    if any(diagnosis.name == "core" for diagnosis in missing):
         raise typer.Exit(1)
 
 
-def _summary(missing: list[str]) -> str:
+def _summary(missing: "list[Diagnosis]") -> str:
     """Say what comes of what is missing."""
-    if "core" in missing:
-        return "The core is not complete, and little will run: its remedy is above."
-    if missing:
-        return f"The core is complete. Optional parts are missing, with remedies above: {', '.join(missing)}"
-    return "Everything is here."
+    if not missing:
+        return "Everything is here."
+    if any(diagnosis.name == "core" for diagnosis in missing):
+        return "The core is not complete, so most commands fail: see its remedy above."
+
+    optional = [diagnosis.name for diagnosis in missing if diagnosis.area in OPTIONAL_AREAS]
+    needed = [diagnosis.name for diagnosis in missing if diagnosis.area not in OPTIONAL_AREAS]
+    sentences = ["The core is complete."]
+    if needed:
+        sentences.append(
+            f"Most commands need what is missing here, with remedies above: {', '.join(needed)}."
+        )
+    if optional:
+        sentences.append(f"Optional parts are missing, with remedies above: {', '.join(optional)}.")
+    return " ".join(sentences)

@@ -260,14 +260,17 @@ def print_json(fields: dict[str, Any]) -> None:
 
 def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
     """Say on standard error that answers have reached their maximum length, or have no text at all."""
-    if not any(answer.text.strip() for answer in answers):
-        say(
-            f"the model gave no text within {max_new_tokens} tokens: it may need more of them "
-            "(--max-new-tokens), or more training"
-        )
+    count = sum(answer.is_cut for answer in answers)
+    if answers and not any(answer.text.strip() for answer in answers):
+        if count:
+            say(
+                f"the model gave no text within {max_new_tokens} tokens: it may need more of them "
+                "(--max-new-tokens), or more training"
+            )
+        else:
+            say("the model ended its answer at once, without text: it may need more training")
         return
 
-    count = sum(answer.is_cut for answer in answers)
     if count:
         subject = "the answer was" if len(answers) == 1 else f"{count} of {len(answers)} answers were"
         say(f"{subject} cut after {max_new_tokens} tokens: allow more with --max-new-tokens")

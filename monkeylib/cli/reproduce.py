@@ -16,7 +16,8 @@ def reproduce(
     seed: Annotated[
         int,
         typer.Option(
-            help="Seed of training and sampling. Results of each stay; a run replaces that of another."
+            help="Seed of training and sampling. Each seed keeps its results; executed notebooks and "
+            "checkpoints of the seed before are replaced."
         ),
     ] = 0,
     only: Annotated[str, typer.Option(help="Run only notebooks whose names begin so, as in 05.")] = "",
@@ -53,6 +54,11 @@ def reproduce(
             "--publish writes into the repository: unset MONKEYLIB_OUTPUTS, which names another folder"
         )
 
+    if publish and only:
+        others = [notebook for notebook in series.SERIES if not notebook.name.startswith(only)]
+        with series.unpublished_results(profile, seed):
+            publishing.require_current(others)
+
     with series.unpublished_results(profile, seed):
         # Each line appears at once, also in a log file: a notebook may run for minutes.
         try:
@@ -67,18 +73,21 @@ def reproduce(
         written = publishing.publish() if publish else []
 
     if publish:
-        paths = [*written, *_update_pages()]
-        print("wrote", *(resources.display_path(path) for path in paths))
+        paths = dict.fromkeys([*written, *_update_pages()])
+        print("wrote", *(resources.display_path(path) for path in paths) or ["nothing: all is there already"])
 
 
 def _update_pages() -> list[Path]:
-    """Write the results that pages state, and headers and minutes of notebooks; return pages and minutes."""
+    """Write the results that pages state, and headers and minutes of notebooks; return what has changed."""
     from monkeylib.reproduce import headers
     from monkeylib.reproduce.tables import PAGES, update_page
 
     pages = [resources.REPOSITORY / page for page in PAGES]
+    paths = [*pages, headers.MINUTES, *sorted(resources.notebooks().glob("*.ipynb"))]
+    before = {path: path.read_bytes() for path in paths if path.exists()}
+
     headers.write_minutes()
     headers.write_headers()
     for page in pages:
         update_page(page)
-    return [*pages, headers.MINUTES]
+    return [path for path in paths if path.read_bytes() != before.get(path)]

@@ -31,8 +31,8 @@ from monkeylib.profiles import Profile, build, trainable
 from monkeylib.runs.manifest import code_version
 from monkeylib.tables import Row
 from monkeylib.training import finetune, memory
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.signals import StoppedAsPlanned
+from monkeylib.training.synthetic_records import synthetic_data
 
 RESULT = "result.json"
 

@@ -2,7 +2,7 @@
 
     python -m monkeylib.experiments.description_levels
 
-annotates the scenes with the CPU experts and writes the unfiltered annotations to
+annotates the scenes with the set `demonstration` and writes the unfiltered annotations to
 `data/results/scenes/records.jsonl`, which is committed. From there, levels, filters and scores take seconds.
 """
 
@@ -44,9 +44,9 @@ def record_path() -> Path:
 
 
 def annotate(scenes: Sequence[CompositeScene], out: Path) -> list[Record]:
-    """Annotate scenes with the CPU experts, and return the records unfiltered and without masks."""
+    """Annotate scenes with the experts of all levels, and return the records unfiltered and without masks."""
     images = [pipeline.InputImage(scene.image, scene.name, scene.original_caption) for scene in scenes]
-    experts = load_experts("cpu")
+    experts = load_experts("demonstration")
     records = pipeline.caption_images(images, experts, out, thresholds=None, batch_size=2, fresh=True)
 
     annotations = []
@@ -83,10 +83,10 @@ def at_level(record: Record, level: str) -> Record:
 
 
 def apply_filter(record: Record, name: str) -> Record:
-    """Filter a record: not at all, by the experts' scores, or also by the CPU set's smallest segment."""
+    """Filter a record: not at all, by the experts' scores, or also by the smallest size of segments."""
     if name == "none":
         return record
-    smallest = smallest_segment("cpu") if name == "scores and size" else 0.0
+    smallest = smallest_segment("demonstration") if name == "scores and size" else 0.0
     return filtering.apply_filter(record, smallest_segment=smallest)
 
 
@@ -245,7 +245,7 @@ def _interval(metric: str, values: Sequence[float], scenes: Sequence[int]) -> In
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Annotate the scenes and write the records."""
-    parser = argparse.ArgumentParser(description="Annotate the composite scenes with the CPU experts.")
+    parser = argparse.ArgumentParser(description="Annotate the composite scenes by the set demonstration.")
     parser.add_argument("--scenes", type=int, default=SCENES, help="number of scenes")
     parser.add_argument("--out", type=Path, default=record_path(), help="file of the records")
     options = parser.parse_args(arguments)

@@ -2,9 +2,9 @@
 
     python -m monkeylib.experiments.label_descriptions
 
-annotates the images of `data.synthetic.label_levels` with the CPU experts and writes the records, with their
-detailed captions, to `data/results/nano/label_records.jsonl`, which is committed. An image takes about six
-seconds of a CPU, and a run that was interrupted goes on where it stopped.
+annotates the images of `data.synthetic.label_levels` with the set `cpu` and writes the records, with their
+detailed captions, to `data/results/nano/label_records.jsonl`, which is committed. An image takes about a
+second of a CPU, and a run that was interrupted goes on where it stopped.
 
 As in the paper, the pipeline gets the short caption of each image. It knows nothing else of the ground truth.
 """
@@ -17,33 +17,18 @@ from pathlib import Path
 from monkeylib import resources
 from monkeylib.captions import pipeline
 from monkeylib.captions.annotations import Record
-from monkeylib.captions.experts import Expert, load_experts, smallest_segment
-from monkeylib.captions.experts.sam_distilled import SamDistilled
-from monkeylib.captions.experts.segments import CaptionedSegments
-from monkeylib.captions.experts.tagger import Tagger
-from monkeylib.captions.filtering import Filter
+from monkeylib.captions.experts import Expert, load_experts
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.data.synthetic import Sample, label_levels
 from monkeylib.profiles import load_profile
 from monkeylib.tables import Row
-from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
-
-# Grid points per side of an image at which the segmenting expert is prompted. The CPU set has 8, which takes
-# nearly twice as long. Few objects are narrower than the distance of two points, and smaller segments are
-# dropped by the filter.
-POINTS = 5
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 
 def label_samples(count: int = label_levels.NUM_IMAGES) -> list[Sample]:
     """Return the first training images of the runs that compare labels."""
     records = SyntheticRecords(load_profile("nano"), "train")
     return [records.sample(FIRST_UNSEEN_IMAGE + index) for index in range(count)]
-
-
-def cpu_experts() -> list[Expert]:
-    """Return the experts of the CPU set, the segmenting one with fewer prompts."""
-    others = [expert for expert in load_experts("cpu") if not isinstance(expert, CaptionedSegments)]
-    return [*others, CaptionedSegments(SamDistilled(points=POINTS), Tagger())]
 
 
 def describe(samples: Sequence[Sample], experts: Sequence[Expert], out: Path) -> list[Record]:
@@ -57,8 +42,7 @@ def describe(samples: Sequence[Sample], experts: Sequence[Expert], out: Path) ->
         pipeline.InputImage(sample.image, str(sample.seed), original_caption=sample.caption)
         for sample in samples
     ]
-    filters = Filter(smallest_segment=smallest_segment("cpu"))
-    pipeline.Pipeline(experts, filters=filters, batch_size=4).run(images, out)
+    pipeline.Pipeline(experts, batch_size=4).run(images, out)
 
     records = []
     for record in read_records(out / pipeline.RECORDS):
@@ -97,11 +81,11 @@ def _count_words(text: str) -> Counter[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe the images and write the records."""
-    parser = argparse.ArgumentParser(description="Describe synthetic training images by the CPU experts.")
+    parser = argparse.ArgumentParser(description="Describe synthetic training images by the set cpu.")
     parser.add_argument("--out", type=Path, default=label_levels.pipeline_file(), help="file of the records")
     options = parser.parse_args(arguments)
 
-    records = describe(label_samples(), cpu_experts(), resources.cache() / "labels")
+    records = describe(label_samples(), load_experts("cpu"), resources.cache() / "labels")
     write_records(records, options.out)
     print(f"wrote {resources.display_path(options.out)}")
 

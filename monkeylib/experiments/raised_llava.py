@@ -39,8 +39,8 @@ from monkeylib.raising.tower import run_image_encoder
 from monkeylib.tables import Row
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.signals import StoppedAsPlanned
+from monkeylib.training.synthetic_records import synthetic_data
 
 TABLE = "raised_llava"
 ANSWERS_TABLE = "raised_llava_answers"

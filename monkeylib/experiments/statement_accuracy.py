@@ -7,9 +7,10 @@ and its SHA-256 of each), and writes the unfiltered annotations to `data/results
 The labels and these records are committed: judging statements and choosing thresholds takes seconds. Without
 a folder, only that is done, and the tables are written.
 
-A region is right if an object of its name, not yet taken by a surer statement, covers the same place (IoU 0.5
-or more; in a crowd, half of its box). A tag is right if the photograph has that name. A line of text is right
-if it is a label, or a run of its words; case, blanks and the signs × and x make no difference.
+A region or segment is right if an object of its name, not yet taken by a surer statement of the same expert,
+covers the same place (IoU 0.5 or more; in a crowd, half of its box). A tag is right if the photograph has
+that name. A line of text is right if it is a label, or a run of its words; case, blanks and the signs × and x
+make no difference.
 """
 
 import argparse
@@ -23,10 +24,12 @@ from monkeylib import boxes, resources, tables
 from monkeylib.boxes import Box
 from monkeylib.captions import pipeline
 from monkeylib.captions.annotations import Caption, OcrLine, Record, Region
-from monkeylib.captions.experts import load_experts
+from monkeylib.captions.experts import load_experts, smallest_segment
 from monkeylib.captions.experts.ocr import PpOcr
+from monkeylib.captions.experts.segments import tagged_segments
 from monkeylib.captions.experts.tagger import Tagger
 from monkeylib.captions.experts.yolox import YoloxRegions
+from monkeylib.captions.filtering import OCR_CONFIDENCE, REGION_MATCH, SEGMENT_MATCH
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.digests import file_digest
 from monkeylib.images import SUFFIXES, open_image
@@ -36,10 +39,17 @@ SAME_PLACE = 0.5  # IoU of a region and its object; in a crowd, the share of the
 PRECISION = 0.85  # share of the statements above a calibrated threshold that has to be right
 THRESHOLDS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # of the table by threshold
 SIDE = 1024  # pixels of the longer side of a photograph that is annotated
+SEGMENT_SCORE = 0.25  # segments with a less sure tag, or too small for the filter, are not labelled
 
 # Thresholds before the calibration: the release's for its matching scores and for PP-OCR, which the scores of
 # all experts were compared with, and the tagger's own.
-BEFORE = {YoloxRegions.name: 0.4, Tagger.name: 0.3, PpOcr.name: 0.85}
+SEGMENTS = tagged_segments().name
+BEFORE = {
+    YoloxRegions.name: REGION_MATCH,
+    Tagger.name: 0.3,
+    SEGMENTS: SEGMENT_MATCH,
+    PpOcr.name: OCR_CONFIDENCE,
+}
 
 
 class _Section(BaseModel):
@@ -65,6 +75,7 @@ class PhotographLabels(_Section):
     names: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     unclear: tuple[str, ...] = ()
+    unclear_segments: tuple[str, ...] = ()
 
 
 class LabelFile(_Section):
@@ -115,13 +126,13 @@ def judge(record: Record, labels: PhotographLabels) -> list[Statement]:
     for caption in record.captions:
         statements.append((caption.expert, caption.text, caption.score or 0.0, caption.text in labels.names))
 
-    # The surest first: an object counts once.
-    free = list(labels.objects)
+    # The surest first: an object counts once for each expert.
+    free = {region.expert: list(labels.objects) for region in record.regions}
     for region in sorted(record.regions, key=lambda region: -region.score):
         place = boxes.normalise(region.box, (record.width, record.height))
-        match = _find_object(region, place, free)
+        match = _find_object(region, place, free[region.expert])
         if match and not match.many:
-            free.remove(match)
+            free[region.expert].remove(match)
         statements.append((region.expert, region.text, region.score, match is not None))
 
     for line in record.lines:
@@ -130,7 +141,7 @@ def judge(record: Record, labels: PhotographLabels) -> list[Statement]:
     return [
         Statement(record.name, expert, text, score, right)
         for expert, text, score, right in statements
-        if text not in labels.unclear
+        if text not in (labels.unclear_segments if expert == SEGMENTS else labels.unclear)
     ]
 
 
@@ -163,20 +174,15 @@ def _letters(text: str) -> str:
 
 
 def choose_threshold(statements: Iterable[Statement], precision: float = PRECISION) -> float:
-    """Return the lowest threshold, in steps of 0.05, above which a share of the statements is right.
-
-    At the next higher thresholds it is so as well, as far as there are statements; 1 if there is none.
-    """
+    """Return the lowest threshold, in steps of 0.05, above which a share of the statements is right; 1 if there
+    is none."""
     statements = list(statements)
-    chosen = 1.0
-    for step in range(19, -1, -1):
+    for step in range(20):
         threshold = step / 20
         retained = [statement.right for statement in statements if statement.score > threshold]
-        if retained and sum(retained) < precision * len(retained):
-            break
-        if retained:
-            chosen = threshold
-    return chosen
+        if retained and sum(retained) >= precision * len(retained):
+            return threshold
+    return 1.0
 
 
 def cross_fitted_thresholds(statements: Sequence[Statement]) -> dict[tuple[str, str], float]:
@@ -257,7 +263,9 @@ def write_tables(profile: str = resources.COMMITTED_PROFILE) -> list[Path]:
 
 
 def annotate(files: Mapping[str, Path], out: Path) -> list[Record]:
-    """Annotate photographs with the tagger, YOLOX and PP-OCR, and return the unfiltered records.
+    """Annotate photographs with the tagger, YOLOX, tagged segments and PP-OCR; return unfiltered records.
+
+    They have all statements but for segments that are too small or unsure to be labelled.
 
     Args:
         files: the file of each photograph by its name.
@@ -270,7 +278,7 @@ def annotate(files: Mapping[str, Path], out: Path) -> list[Record]:
         images[name] = image
 
     inputs = [pipeline.InputImage(image, name) for name, image in images.items()]
-    experts = load_experts(["pp-ocr", "yolox"])
+    experts = load_experts(["pp-ocr", "yolox", "tagged-segments"])
     records = pipeline.caption_images(inputs, experts, out, thresholds=None, fresh=True)
 
     # Every tag, however unlikely.
@@ -278,9 +286,19 @@ def annotate(files: Mapping[str, Path], out: Path) -> list[Record]:
     annotations = []
     for record, (tag, probability) in zip(records, tagger.tags(list(images.values())), strict=True):
         caption = Caption(text=tag, score=probability, expert=tagger.name)
-        changes = {"captions": (caption,), "detailed_caption": "", "check": None}
+        regions = tuple(region for region in record.regions if not _is_unlabelled(region, record))
+        regions = tuple(region.model_copy(update={"mask": None}) for region in regions)
+        changes = {"captions": (caption,), "regions": regions, "detailed_caption": "", "check": None}
         annotations.append(record.model_copy(update=changes))
     return annotations
+
+
+def _is_unlabelled(region: Region, record: Record) -> bool:
+    """Return whether a segment is too small or too unsure to be labelled."""
+    share = boxes.area(boxes.normalise(region.box, (record.width, record.height)))
+    return region.expert == SEGMENTS and (
+        region.score <= SEGMENT_SCORE or share < smallest_segment("demonstration")
+    )
 
 
 def find_photographs(root: Path, labels: LabelFile) -> dict[str, Path]:
@@ -307,7 +325,7 @@ def find_photographs(root: Path, labels: LabelFile) -> dict[str, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Annotate the photographs, write the records, and the tables."""
-    parser = argparse.ArgumentParser(description="Annotate the labelled photographs with the CPU experts.")
+    parser = argparse.ArgumentParser(description="Annotate the labelled photographs by the small experts.")
     parser.add_argument("folder", type=Path, nargs="?", help="folder with the unpacked packages")
     options = parser.parse_args(arguments)
 

@@ -18,7 +18,7 @@ from monkeylib import profiles, resources, tables
 from monkeylib.data.synthetic import make_test_set
 from monkeylib.data.synthetic.samples import Question
 from monkeylib.tables import Row
-from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 TABLE = "synthetic_answers"
 QUESTIONS = 600  # of each test set, as in its benchmark

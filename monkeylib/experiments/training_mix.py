@@ -11,7 +11,7 @@ from monkeylib.data.synthetic import Sample
 from monkeylib.profiles import Profile
 from monkeylib.prompts import PROMPTS
 from monkeylib.tables import Row
-from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 KINDS = ("captions", "general", "scene text", "documents")  # as dataset cards call them
 PAPER = "paper-1.44M"

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -36,9 +37,9 @@ class StageResult:
     seconds: float
 
 
-def available_experts() -> list[str]:
-    """Return the experts of the set "cpu" whose files are here; none is downloaded."""
-    return [name for name in registry.expert_sets()["cpu"] if not registry.missing_assets(name)]
+def available_experts(expert_set: Literal["cpu", "demonstration"] = "cpu") -> list[str]:
+    """Return the experts of a set of small models whose files are here; none is downloaded."""
+    return [name for name in registry.expert_sets()[expert_set] if not registry.missing_assets(name)]
 
 
 def filter_of(experts: Sequence[str | Expert]) -> Filter:

@@ -164,8 +164,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             grids: `[images, 2]` rows and columns of each image, (0, 0) for an image of one global view;
                 None where every image is one.
             return_dict: return them as `.pooler_output`, as `generate` needs them.
-            use_lora: False to send every view through the frozen ViT alone, in any grid, to see what LoRA
-                changes.
+            use_lora: False to send every view through the ViT without any LoRA, in any grid, to see what
+                these change.
 
         Returns:
             `[V, queries, width of the language model]`.

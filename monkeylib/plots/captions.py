@@ -47,6 +47,7 @@ DESCRIPTION_LEVELS = ("1 whole image", "2 regions", "3 segments", "4 text", "5 d
 EXPERT_TITLES = {
     "yolox-nano": "YOLOX: regions",
     "efficientnet-lite0": "tagger: whole image",
+    "sam-distilled+efficientnet-lite0": "tagger: segments",
     "pp-ocr": "PP-OCR: lines of text",
 }
 

@@ -66,8 +66,9 @@ def _difference(file: Path, committed: Path) -> str:
 
 def _relative_difference(value: tables.Value, other: tables.Value) -> float:
     """Return the difference of two numbers over the larger one, infinity for anything else."""
-    if not (isinstance(value, int | float) and isinstance(other, int | float)):
-        return math.inf
+    for field in (value, other):
+        if not isinstance(field, int | float) or math.isnan(field):
+            return math.inf
     return abs(value - other) / max(abs(value), abs(other))
 
 
@@ -93,27 +94,40 @@ def publish(series: Sequence[Notebook] = SERIES) -> list[Path]:
             "run of these"
         )
 
-    runs = [NotebookRun(notebook, resources.COMMITTED_PROFILE, 0) for notebook in series]
-    for run in runs:
-        reason = run.why_outdated()
-        if reason is not None:
-            raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
+    runs = require_current(series)
 
-    # All of them first: a damaged one leaves nothing half published.
+    # All is read first: a damaged file leaves nothing half published.
     executed = {
         run.source: nbformat.writes(notebooks.normalise(notebooks.read(run.executed))).encode()
         for run in runs
     }
     outputs = sorted({path for run in runs for path in run.outputs() if path.is_relative_to(own)})
+    committed, joined = _join_manifests(outputs)
 
-    written = [
+    # A new figure is there only after the list notes it, as where it was drawn.
+    folder = resources.REPOSITORY / "figures"
+    written = [figures.write_manifest(folder, joined)] if joined != committed else []
+    written += [
         _write(path.read_bytes(), resources.REPOSITORY / path.relative_to(own))
         for path in outputs
-        if path.name != figures.MANIFEST  # the list of figures is joined with that of the repository
+        if path.name != figures.MANIFEST
     ]
-    written.append(_publish_manifest(outputs))
     written += [_write(notebook + b"\n", path) for path, notebook in executed.items()]
     return [path for path in written if path is not None]
+
+
+def require_current(series: Sequence[Notebook]) -> list[NotebookRun]:
+    """Return the runs of notebooks that are to be published.
+
+    Raises:
+        ValueError: one is out of date.
+    """
+    runs = [NotebookRun(notebook, resources.COMMITTED_PROFILE, 0) for notebook in series]
+    for run in runs:
+        reason = run.why_outdated()
+        if reason is not None:
+            raise ValueError(f"{run.notebook.name} is out of date ({reason}): call `make reproduce` first.")
+    return runs
 
 
 def _write(data: bytes, target: Path) -> Path | None:
@@ -125,22 +139,13 @@ def _write(data: bytes, target: Path) -> Path | None:
     return target
 
 
-def _publish_manifest(outputs: Sequence[Path]) -> Path | None:
-    """Note the figures that this run has drawn in the repository's list.
-
-    Returns:
-        The list, None if it stays as it is.
-    """
+def _join_manifests(outputs: Sequence[Path]) -> tuple[dict[str, dict], dict[str, dict]]:
+    """Return the repository's list of figures: as it is, and with the figures that this run has drawn."""
     names = {path.name for path in outputs}
-    folder = resources.REPOSITORY / "figures"
-    committed = figures.read_manifest(folder)
+    committed = figures.read_manifest(resources.REPOSITORY / "figures")
     drawn = {
         name: entry
         for name, entry in figures.manifest(resources.COMMITTED_PROFILE).items()
         if names.issuperset(entry["files"])
     }
-
-    entries = dict(sorted((committed | drawn).items()))
-    if entries == committed:
-        return None
-    return figures.write_manifest(folder, entries)
+    return committed, dict(sorted((committed | drawn).items()))

@@ -25,7 +25,7 @@ from monkeylib.profiles import Profile
 from monkeylib.progress import say
 from monkeylib.runs import RunDiffers, RunFolder
 from monkeylib.training import checkpointing, fingerprint, micro_batch_size, strategies
-from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData
 from monkeylib.training.callbacks import (
     MemoryUse,
     SampleAnswers,
@@ -45,6 +45,7 @@ from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.position import Resume
 from monkeylib.training.progress import TrainingProgress, report_lost_characters, without_wrong_warnings
 from monkeylib.training.signals import StopOnSignal
+from monkeylib.training.synthetic_records import synthetic_data
 from monkeylib.training.trainees import AnyProfile, Trainee, trainee_of
 
 # A run is validated this often, and saved unless its profile says how often.

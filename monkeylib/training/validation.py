@@ -9,8 +9,9 @@ import lightning as L
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile
-from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import synthetic_data
 
 
 def validate(

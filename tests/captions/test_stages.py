@@ -226,8 +226,9 @@ def test_upstream_expert_that_is_requested_too_is_one_stage(images, tmp_path, up
     assert [[f.stage for f in record.failures] for record in records] == [["halves"]] * 3
 
 
-def test_cpu_set_loads_yolox_once(tmp_path):
-    names = [stage.name for stage in pipeline.Pipeline(experts.load_experts("cpu")).stages(tmp_path)]
+def test_small_models_load_yolox_once(tmp_path):
+    small_models = pipeline.Pipeline(experts.load_experts("demonstration"))
+    names = [stage.name for stage in small_models.stages(tmp_path)]
     assert len(set(names)) == len(names) == 6 and "yolox-nano" in names
 
 

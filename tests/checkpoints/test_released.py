@@ -20,8 +20,9 @@ from monkeylib.experiments import parity
 from monkeylib.fields import differences
 from monkeylib.profiles import build, trainable
 from monkeylib.tiling import Grid
-from monkeylib.training.batches import ExampleEncoder, synthetic_data
+from monkeylib.training.batches import ExampleEncoder
 from monkeylib.training.fingerprint import training_fingerprint
+from monkeylib.training.synthetic_records import synthetic_data
 from tests.support.released_files import golden_settings, read, same, write
 
 

@@ -20,6 +20,17 @@ def test_chat_remembers_the_conversation(call, checkpoint, image, monkey, monkey
     assert [line.strip() for line in output.split("\n")[:2]] == [first, second]
 
 
+def test_terminal_says_how_the_conversation_ends(call, checkpoint, image, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("What?\n\nnever\n"))
+    code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
+    assert code == 0 and len(output.splitlines()) == 1
+    assert errors.startswith("One question per line; an empty line, or Ctrl-D, ends the conversation.\n> ")
+
+
 def test_json_holds_a_line_for_each_answer(call, checkpoint, image, monkey, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("What?\nWhy?\n"))
     code, output, _ = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3, "--json")

@@ -24,7 +24,20 @@ def test_incomplete_core_ends_with_code_1(call, monkeypatch):
     monkeypatch.setattr(doctor, "diagnose", lambda: [missing])
     code, output, _ = call("doctor")
     assert code == 1 and "pip install monkeylib" in output
-    assert output.endswith("The core is not complete, and little will run: its remedy is above.\n")
+    assert output.endswith("The core is not complete, so most commands fail: see its remedy above.\n")
+
+
+def test_only_what_some_commands_need_is_called_optional(call, monkeypatch):
+    missing = [
+        doctor.Diagnosis(area, name, "missing", "gone", "mend it")
+        for area, name in (("packages", "demo"), ("folders", "outputs"), ("assets", "yolox-nano"))
+    ]
+    monkeypatch.setattr(doctor, "diagnose", lambda: missing)
+    code, output, _ = call("doctor")
+    assert code == 0 and output.endswith(
+        "The core is complete. Most commands need what is missing here, with remedies above: outputs. "
+        "Optional parts are missing, with remedies above: demo, yolox-nano.\n"
+    )
 
 
 def test_version_and_short_help(call):

@@ -69,15 +69,16 @@ def test_squeezed_image_is_noted(size, grid, note, monkey, make_image, capsys):
     assert ("--grid auto" in errors) == (note is not None and grid is None)
 
 
-def test_squeezed_image_of_one_view_is_noted_without_advice(monkey, make_image, capsys):
-    monkey.processor.image_processor = MonkeyImageProcessor(56, views="global")
+def test_squeezed_image_of_one_view_is_noted_without_advice(monkey, make_image, monkeypatch, capsys):
+    # The processor is that of all tests.
+    monkeypatch.setattr(monkey.processor, "image_processor", MonkeyImageProcessor(56, views="global"))
     options.note_distortion(monkey, make_image(0, 30, 300), None)
     errors = capsys.readouterr().err
     assert "over one square view" in errors and "--grid" not in errors
 
 
-def test_padded_image_is_not_squeezed(monkey, make_image, capsys):
-    monkey.processor.image_processor = MonkeyImageProcessor(56, resize_mode="pad")
+def test_padded_image_is_not_squeezed(monkey, make_image, monkeypatch, capsys):
+    monkeypatch.setattr(monkey.processor, "image_processor", MonkeyImageProcessor(56, resize_mode="pad"))
     options.note_distortion(monkey, make_image(0, 30, 300), None)
     assert capsys.readouterr().err == ""
 
@@ -93,3 +94,7 @@ def test_cut_answers_and_answers_without_text_are_told_apart(capsys):
     assert "1 of 2 answers were cut after 8 tokens" in capsys.readouterr().err
     options.report_cut([empty], 8)
     assert "gave no text within 8 tokens: it may need more of them" in capsys.readouterr().err
+    options.report_cut([Answer("", "end of text", **counts)], 8)
+    assert "ended its answer at once, without text" in capsys.readouterr().err
+    options.report_cut([], 8)
+    assert capsys.readouterr().err == ""

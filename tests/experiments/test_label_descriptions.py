@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from monkeylib.captions.annotations import ExpertOutput, Mask, OcrLine, Region
-from monkeylib.captions.experts import Expert
+from monkeylib.captions.experts import Expert, load_experts
 from monkeylib.captions.input_images import InputImage
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.data.synthetic import label_levels
 from monkeylib.experiments import label_descriptions
 from monkeylib.profiles import build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
-from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 
 class StaticExpert(Expert):
@@ -94,21 +94,13 @@ def test_missing_descriptions_raise(samples, described):
         label_levels.label_turn(samples[0], "pipeline")
 
 
-def test_experts_are_those_of_the_cpu_set():
-    experts = label_descriptions.cpu_experts()
-    assert [expert.name for expert in experts] == [
-        "pp-ocr",
-        "yolox-nano",
-        "tag-caption",
-        "sam-distilled+efficientnet-lite0",
-    ]
-
-
 def test_committed_descriptions_are_of_the_images_that_runs_train_on():
     records = list(read_records(label_levels.pipeline_file()))
     numbers = range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + label_levels.NUM_IMAGES)
     assert [record.name for record in records] == [str(number) for number in numbers]
     assert all(record.status == "ok" and record.detailed_caption for record in records)
+    experts = [expert.name for expert in load_experts("cpu")]
+    assert all([item.expert for item in record.provenance][:-2] == experts for record in records)
 
     for sample, record in zip(label_descriptions.label_samples(12), records, strict=False):
         assert InputImage(sample.image, record.name).sha256() == record.sha256

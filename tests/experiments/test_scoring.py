@@ -10,8 +10,8 @@ from monkeylib.experiments.variants import variant_profile
 from monkeylib.model.tile_lora import tile_loras
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import build, trainable
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import synthetic_data
 
 COUNTS = {"fine": 3, "general": 2, "caption": 2}
 

@@ -4,6 +4,7 @@ import pytest
 
 from monkeylib import resources
 from monkeylib.captions.annotations import Caption
+from monkeylib.captions.experts import load_experts
 from monkeylib.experiments import statement_accuracy
 from monkeylib.experiments.statement_accuracy import LabelledObject, PhotographLabels, Statement
 from tests.support.caption_records import line, record, region
@@ -31,6 +32,22 @@ def test_region_is_right_if_its_object_is_at_its_place_and_counts_once():
     crowd = cat.model_copy(update={"many": True})
     small = region("cat", (20, 20, 25, 25), score=0.1)
     assert all(right for _, right in judge(record(regions=[*regions[:2], small]), objects=[crowd]))
+
+
+def test_each_expert_may_name_an_object():
+    cat = LabelledObject(names=("cat",), box=(0.1, 0.1, 0.5, 0.6))
+    place = (10, 10, 50, 60)
+    by_others = [
+        region("cat", place, score=0.9 - number / 10, kind=kind, expert=expert)
+        for number, (kind, expert) in enumerate(
+            [("region", "yolox-nano"), ("segment", statement_accuracy.SEGMENTS), ("region", "yolox-nano")]
+        )
+    ]
+    assert [right for _, right in judge(record(regions=by_others), objects=[cat])] == [True, True, False]
+
+    # What could not be decided about a segment may be clear about the whole image.
+    full_record = record(captions=[Caption(text="cat", expert="tagger", score=0.5)], regions=by_others[1:2])
+    assert judge(full_record, names=["cat"], unclear_segments=["cat"]) == [("cat", True)]
 
 
 def test_tags_lines_and_unclear_statements():
@@ -71,6 +88,10 @@ def test_shipped_thresholds_and_tables_follow_from_the_committed_labels(monkeypa
     after = {row["expert"]: row["threshold"] for row in rows if row["calibration"] == "after"}
     assert after["yolox-nano"] == YoloxRegions.score_threshold
     assert after["efficientnet-lite0"] == tagged_images().minimum
+
+    # No threshold makes tags of segments right, so captions that are used have none.
+    assert after[statement_accuracy.SEGMENTS] == 1
+    assert statement_accuracy.SEGMENTS not in {expert.name for expert in load_experts("cpu")}
 
     # The committed tables are those of the committed labels.
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))

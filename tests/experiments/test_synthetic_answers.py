@@ -8,7 +8,7 @@ from monkeylib.experiments import synthetic_answers
 from monkeylib.experiments.synthetic_answers import BlindBaseline, Pair
 from monkeylib.profiles import load_profile
 from monkeylib.reproduce.tables import render_page
-from monkeylib.training.batches import SyntheticRecords
+from monkeylib.training.synthetic_records import SyntheticRecords
 
 
 def pairs(*texts):

@@ -2,7 +2,7 @@
 
 from monkeylib.experiments import training_mix
 from monkeylib.profiles import load_profile
-from monkeylib.training.batches import FIRST_UNSEEN_IMAGE, SyntheticRecords
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords
 
 
 def test_paper_mix_has_all_kinds_and_records():

@@ -5,7 +5,7 @@ import pytest
 from monkeylib import profiles
 from monkeylib.data.synthetic.label_levels import LEVELS
 from monkeylib.experiments.variants import VARIANTS, variant_profile
-from monkeylib.training.batches import synthetic_data
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 NANO = profiles.load_profile("nano")

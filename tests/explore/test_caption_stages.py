@@ -39,9 +39,9 @@ def test_stages_add_to_the_record_and_the_filter_can_move():
 
 
 def test_the_filter_is_that_of_the_experts():
-    # As `monkeylib caption --experts cpu`: thresholds of own scores, names of one place, size of segments.
+    # As for the set `demonstration`: thresholds of own scores, names of one place, size of segments.
     filters = filter_of(["yolox", "tagged-segments"])
-    assert filters.smallest_segment == registry.smallest_segment("cpu") > 0
+    assert filters.smallest_segment == registry.smallest_segment("demonstration") > 0
     assert filters.scores["yolox-nano"] == 0.75 and len(filters.class_experts) == 2
 
     region = Region(box=(0, 0, 9, 9), text="clock", score=0.7, expert="yolox-nano")

@@ -4,8 +4,8 @@ import csv
 from pathlib import Path
 
 from monkeylib.profiles import Profile, build, trainable
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import synthetic_data
 
 
 def build_module(profile: Profile) -> MonkeyTraining:

@@ -195,12 +195,12 @@ class TrainingRun:
         return ended_in_time
 
 
-def train(folder: Path, profile: str = QUIET, **options) -> Path:
+def train(folder: Path, profile: str = QUIET, *, workers: bool = False, **options) -> Path:
     """Train to the end and return the run folder. A run that hangs is resumed once, with a warning."""
-    run = TrainingRun(folder, profile, workers=False, **options)
+    run = TrainingRun(folder, profile, workers=workers, **options)
     if not run.wait():
         warnings.warn(f"a run with {options} hung for {HANG_SECONDS} s:\n{run.output()}", stacklevel=1)
-        run = TrainingRun(folder, profile, workers=False, **options)
+        run = TrainingRun(folder, profile, workers=workers, **options)
         assert run.wait(), f"it hung twice:\n{run.output()}"
 
     assert not any(process.exitcode for process in run.processes), run.output()
@@ -222,19 +222,20 @@ def wait_for_checkpoint(
 def train_and_signal(
     folder: Path, number: int, profile: str = NOISY, most_checkpoints: int = 3, **options
 ) -> Path:
-    """Train with dropout, and send a signal to all processes once some checkpoints are saved.
+    """Train with dropout, and send a signal to all processes some time after some checkpoints are saved.
 
     Args:
         folder: folder of the run and its profile.
         number: the signal.
         profile: YAML of the profile.
-        most_checkpoints: the signal comes after one to so many of them.
+        most_checkpoints: the signal comes after one to so many of them, anywhere in the steps that follow.
         options: of the command line.
     """
     run_folder = folder / "run"
     earlier = set(run_folder.rglob("*.ckpt*"))
     run = TrainingRun(folder, profile, **options)
     wait_for_checkpoint(run, run_folder, earlier, random.randint(1, most_checkpoints))
+    time.sleep(random.uniform(0, 0.2))  # a step with its validation and checkpoint takes about as long
     run.send_signal(number)
 
     assert run.wait(), run.output()

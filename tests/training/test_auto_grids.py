@@ -13,8 +13,9 @@ from monkeylib.profiles import build, trainable
 from monkeylib.profiles.overrides import override
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune, memory
-from monkeylib.training.batches import ExampleEncoder, SyntheticRecords, synthetic_data
+from monkeylib.training.batches import ExampleEncoder
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import SyntheticRecords, synthetic_data
 from tests.support.answers import assert_distinct, assert_same
 
 SMOKE = profiles.load_profile("smoke")

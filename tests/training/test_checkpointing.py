@@ -27,10 +27,10 @@ from monkeylib.data import synthetic
 from monkeylib.profiles import build, trainable
 from monkeylib.runs import RunFolder
 from monkeylib.training import checkpointing, curves, finetune, strategies
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.checkpointing import DurableCheckpointIO
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.signals import StopOnSignal
+from monkeylib.training.synthetic_records import synthetic_data
 from tests.support.training_modules import build_module, read_column
 
 SMOKE = profiles.load_profile("smoke")

@@ -18,9 +18,10 @@ from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
 from monkeylib.runs import RunDiffers
 from monkeylib.training import batches, checkpointing, finetune, micro_batch_size, optim
-from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad, synthetic_data
+from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 

@@ -7,8 +7,8 @@ import pytest
 
 from monkeylib.model import limits
 from monkeylib.profiles import load_profile
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.fingerprint import training_fingerprint
+from monkeylib.training.synthetic_records import synthetic_data
 
 
 def profile_on(folder, **options):

@@ -13,9 +13,10 @@ from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.profiles import build
 from monkeylib.training import batches, checkpointing, finetune, health
-from monkeylib.training.batches import SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.batches import SkippedRecords, TrainingData
 from monkeylib.training.checkpointing import SaveCheckpoints
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 

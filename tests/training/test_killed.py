@@ -25,7 +25,7 @@ def test_killed_run_ends_as_an_uninterrupted_one(uninterrupted, tmp_path):
 @pytest.mark.parametrize("devices", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_two_killed_processes_end_as_two_uninterrupted_ones(devices, tmp_path):
     train_and_signal(tmp_path / "killed", signal.SIGKILL, **devices)
-    resumed = train(tmp_path / "killed", NOISY, **devices)
+    resumed = train(tmp_path / "killed", NOISY, workers=True, **devices)
     assert_same_run(resumed, train(tmp_path / "uninterrupted", NOISY, **devices))
 
 

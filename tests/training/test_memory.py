@@ -10,7 +10,8 @@ from monkeylib import profiles, sizing
 from monkeylib.data.records import BadRecord
 from monkeylib.model import vision
 from monkeylib.training import finetune, memory
-from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData
+from monkeylib.training.synthetic_records import synthetic_data
 
 NANO = profiles.load_profile("nano")
 SMOKE = profiles.load_profile("smoke")

@@ -12,9 +12,10 @@ from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.profiles import build, trainable
 from monkeylib.profiles.overrides import override
 from monkeylib.training import finetune
-from monkeylib.training.batches import ExampleEncoder, SkippedRecords, TrainingData, synthetic_data
+from monkeylib.training.batches import ExampleEncoder, SkippedRecords, TrainingData
 from monkeylib.training.data_parallel import Shard
 from monkeylib.training.module import MonkeyTraining
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 WITHOUT_DROPOUT = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})
@@ -120,6 +121,16 @@ def test_validation_reads_as_many_examples_however_they_are_divided(complete_tra
         dataset = module.val_dataloader().dataset
         counts.append(sum(dataset[number]["num_examples"] for number in range(len(dataset))))
     assert counts == [4 * SMOKE.training.batch_size] * 3
+
+
+def test_loaders_have_the_processes_of_the_profile(complete_training_runs, monkeypatch):
+    trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0)
+    monkeypatch.setattr(MonkeyTraining, "trainer", trainer)
+    for workers in (1, 2):
+        module = build_module(SMOKE.with_training(workers=workers))
+        assert module.train_dataloader().num_workers == workers
+        validation = module.val_dataloader()
+        assert validation.num_workers == 1 and validation.persistent_workers
 
 
 def test_empty_micro_batch_has_zero_gradients_for_all_weights():

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from monkeylib import profiles
 from monkeylib.profiles import build, trainable
 from monkeylib.training import curves
-from monkeylib.training.batches import LengthBuckets, MicroBatches, TrainingData, synthetic_data
+from monkeylib.training.batches import LengthBuckets, MicroBatches, TrainingData
 from monkeylib.training.curves import ResumedCSVLogger
 from monkeylib.training.data_parallel import Shard, accumulation_steps
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import cosine_with_warmup
 from monkeylib.training.position import Progress, Resume, _cuts
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 WITHOUT_DROPOUT = SMOKE.model_copy(update={"lora": SMOKE.lora.model_copy(update={"dropout": 0.0})})

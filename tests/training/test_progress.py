@@ -11,8 +11,9 @@ from monkeylib import profiles
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.profiles.build import build_processor
 from monkeylib.training import finetune
-from monkeylib.training.batches import TrainingData, synthetic_data
+from monkeylib.training.batches import TrainingData
 from monkeylib.training.progress import report_lost_characters, without_wrong_warnings
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke").with_training(steps=3, batch_size=2, micro_batch_size=1)
 

@@ -108,7 +108,7 @@ def test_finished_run_is_returned_and_another_base_is_another_run(trained, profi
         train(profile.model_copy(update={"rank": 4}), folder)
 
 
-def test_resumed_run_is_the_uninterrupted_one(trained, profile, tmp_path):
+def test_resumed_run_is_the_uninterrupted_one(complete_training_runs, trained, profile, tmp_path):
     """It is interrupted after its second step, whose dropout, moments and order of data go on."""
 
     class Interrupt(finetune.L.Callback):

@@ -55,7 +55,7 @@ def test_run_goes_on_with_another_number_of_devices(single, tmp_path, several):
     for options in (one, several):
         train_and_signal(tmp_path, signal.SIGUSR1, QUIET, most_checkpoints=1, **options)
 
-    resumed = train(tmp_path, **one)
+    resumed = train(tmp_path, workers=True, **one)
     assert read_losses(resumed) == pytest.approx(read_losses(single), abs=1e-5)
     assert_close_runs(resumed, single)
 

@@ -6,10 +6,11 @@ import torch
 from monkeylib import profiles
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import build, trainable
-from monkeylib.training.batches import ExampleEncoder, synthetic_data
+from monkeylib.training.batches import ExampleEncoder
 from monkeylib.training.data_parallel import Shard
 from monkeylib.training.module import MonkeyTraining
 from monkeylib.training.optim import parameter_groups
+from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
 LORA_COMPONENTS = {

@@ -7,8 +7,8 @@ import pytest
 from monkeylib.inference import load_model
 from monkeylib.profiles import load_profile
 from monkeylib.training import finetune
-from monkeylib.training.batches import synthetic_data
 from monkeylib.training.curves import read_curves
+from monkeylib.training.synthetic_records import synthetic_data
 from monkeylib.training.validation import validate
 
 

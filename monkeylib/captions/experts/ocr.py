@@ -23,7 +23,7 @@ LARGEST_RATIO = 16  # of the longer side to the shorter one
 _TALL = 1.5  # height / width from which rapidocr takes a line for a vertical one
 
 
-@register_expert("pp-ocr", sets={"cpu": 1, "paper": 4, "vision": 2}, assets=(ASSET,))
+@register_expert("pp-ocr", sets={"cpu": 1, "demonstration": 1, "paper": 4, "vision": 2}, assets=(ASSET,))
 class PpOcr(Expert):
     """PP-OCRv6 small: detects lines, turns those that are upside down, and reads them.
 

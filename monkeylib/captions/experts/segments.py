@@ -99,11 +99,12 @@ def sam_blip2() -> CaptionedSegments:
     return CaptionedSegments(SamMasks(), Blip2Segments())
 
 
-# A tag of a segment of a few pixels is not reliable. The paper has no such limit, and its set has none here,
-# since BLIP-2 captions freely and may return nothing.
+# Not in the set "cpu", whose captions people use: most tags of segments are wrong, whatever the threshold
+# (notebook 04), and those of a few pixels above all. The paper has no smallest size, and its set has none
+# here, since BLIP-2 captions freely and may return nothing.
 @register_expert(
     "tagged-segments",
-    sets={"cpu": 4},
+    sets={"demonstration": 4},
     assets=("sam-distilled", "efficientnet-lite0", "imagenet-names"),
     smallest_segment=0.03,
 )

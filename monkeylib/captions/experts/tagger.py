@@ -212,7 +212,7 @@ def tag_caption(tag: str, regions: Sequence[Region], size: tuple[int, int]) -> s
     return f"a picture of {objects}" if objects else ""
 
 
-@register_expert("tag-caption", sets={"cpu": 3}, assets=("yolox-nano", WEIGHTS, NAMES))
+@register_expert("tag-caption", sets={"cpu": 3, "demonstration": 3}, assets=("yolox-nano", WEIGHTS, NAMES))
 def tagged_images() -> TagCaption:
     """Return captions from tags and from YOLOX's regions."""
     return TagCaption(YoloxRegions())

@@ -30,7 +30,7 @@ teddy_bear hair_drier toothbrush
 NAMES = tuple(name.replace("_", " ") for name in _COCO)
 
 
-@register_expert("yolox", sets={"cpu": 2}, assets=(ASSET,))
+@register_expert("yolox", sets={"cpu": 2, "demonstration": 2}, assets=(ASSET,))
 class YoloxRegions(Expert):
     """Objects of the 80 COCO classes, each with its box, class name and confidence."""
 

@@ -8,7 +8,6 @@ import pytest
 from monkeylib import assets
 from monkeylib.captions import experts
 from monkeylib.captions.experts.ocr import PpOcr
-from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.experts.tagger import TagCaption
 from monkeylib.captions.experts.yolox import YoloxRegions
 from monkeylib.captions.registry import register_expert
@@ -16,17 +15,16 @@ from monkeylib.captions.registry import register_expert
 
 def test_experts_are_loaded_by_name_or_by_set():
     loaded = experts.load_experts("cpu")
-    assert [type(expert) for expert in loaded] == [PpOcr, YoloxRegions, TagCaption, CaptionedSegments]
+    assert [type(expert) for expert in loaded] == [PpOcr, YoloxRegions, TagCaption]
     assert [type(expert) for expert in experts.load_experts(["yolox"])] == [YoloxRegions]
-    with pytest.raises(
-        ValueError, match="no expert called 'vqa': choose one of .*or a set: cpu, paper, vision"
-    ):
+    with pytest.raises(ValueError, match="no expert called 'vqa': choose .*or a set: cpu, demonstration"):
         experts.load_experts("vqa")
 
 
 def test_sets_have_their_experts_in_order():
     assert experts.expert_sets() == {
-        "cpu": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
+        "cpu": ("pp-ocr", "yolox", "tag-caption"),
+        "demonstration": ("pp-ocr", "yolox", "tag-caption", "tagged-segments"),
         "paper": ("blip2", "grit", "sam-blip2", "pp-ocr"),
         "vision": ("chat-vision", "pp-ocr"),
     }
@@ -40,9 +38,9 @@ def test_every_expert_has_a_different_provenance():
     assert PpOcr(0.5).provenance != PpOcr(0.3).provenance
 
 
-def test_every_expert_of_the_cpu_set_names_its_assets():
+def test_every_expert_of_the_small_sets_names_its_assets():
     existing_assets = {asset.name for asset in assets.list_assets()}
-    for name in experts.expert_sets()["cpu"]:
+    for name in experts.expert_sets()["demonstration"]:
         needed = experts.EXPERTS.entries[name].assets
         assert needed and set(needed) <= existing_assets
 
