@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 _LISTED_FIELDS = 12
+_MOST_OF_A_GROUP = 2  # fields with a common beginning that are listed one by one where all are gone, or new
 _MISSING = "not set"
+_ONE_SIDED = ({(True, False)}, {(False, True)})  # where fields are missing: in the old set, or in the new one
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -50,11 +52,39 @@ def as_json(value: Any) -> Any:
 
 
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return changed fields in a line: "training.lr 0.001 -> 0.0001, training.seed 0 -> 1"."""
-    listed = [f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in changes.items()]
+    """Return changed fields in a line: "training.lr 0.001 -> 0.0001, training.seed 0 -> 1".
+
+    Many fields with a common beginning that are all new, or all gone, are told as one: "models.sam.* -> not
+    set".
+    """
+    listed = [f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in _grouped(changes).items()]
     if len(listed) > _LISTED_FIELDS:
         listed[_LISTED_FIELDS:] = [f"and {len(listed) - _LISTED_FIELDS} more"]
     return ", ".join(listed)
+
+
+def _grouped(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """Return changes with one field in place of many that begin alike and are missing on the same side."""
+
+    def is_missing(name: str) -> tuple[bool, bool]:
+        old, new = changes[name]
+        return old == _MISSING, new == _MISSING
+
+    grouped: dict[str, tuple[Any, Any]] = {}
+    for name, change in changes.items():
+        parts = name.split(".")
+        # The shortest beginning whose fields are all missing where this one is.
+        for length in range(1, len(parts)):
+            start = ".".join(parts[:length]) + "."
+            group = [other for other in changes if other.startswith(start)]
+            if len(group) > _MOST_OF_A_GROUP and {is_missing(other) for other in group} in _ONE_SIDED:
+                old, new = is_missing(name)
+                grouped[f"{start}*"] = (_MISSING if old else "set", _MISSING if new else "set")
+                break
+        else:
+            grouped[name] = change
+
+    return grouped
 
 
 def _short(value: Any) -> str:

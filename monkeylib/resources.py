@@ -255,6 +255,24 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which is removed after the block.
+
+    What a killed process has left of such a folder is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_folders(path)
+
+    temporary = temporary_path(path)
+    with _lock_file(temporary):
+        temporary.mkdir()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def create_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path` if the block succeeds, and is removed if not.
 
@@ -267,30 +285,20 @@ def create_folder(path: Path) -> Iterator[Path]:
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{display_path(path)} exists already: name a new folder")
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_left_folders(path)
-
     # Beside its destination: a rename is one move only within a file system.
-    temporary = temporary_path(path)
-    with _lock_file(temporary):
-        temporary.mkdir()
-        try:
-            yield temporary
+    with scratch_folder(path) as temporary:
+        yield temporary
 
-            for file in temporary.rglob("*"):
-                if not file.is_dir():
-                    sync(file)
-            try:
-                os.replace(temporary, path)
-            except OSError as error:
-                # Another process has written it in the meantime; an empty folder would have been replaced.
-                if os.path.lexists(path):
-                    raise FileExistsError(
-                        f"{display_path(path)} exists already: name a new folder"
-                    ) from error
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        for file in temporary.rglob("*"):
+            if not file.is_dir():
+                sync(file)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            # Another process has written it in the meantime; an empty folder would have been replaced.
+            if os.path.lexists(path):
+                raise FileExistsError(f"{display_path(path)} exists already: name a new folder") from error
+            raise
 
 
 @contextlib.contextmanager

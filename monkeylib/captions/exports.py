@@ -11,10 +11,12 @@ An export is a folder of its own with
 Records and images are streamed: memory doesn't grow with their number.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from itertools import chain, islice
 from pathlib import Path
@@ -169,7 +171,6 @@ def export_captions(
     statistics = ExportStatistics()
     selected = _select(records, images, selection, reviews or {}, statistics)
 
-    # Nothing is touched before there is something to write.
     first = next(selected, None)
     if first is None:
         raise ValueError(
@@ -177,12 +178,19 @@ def export_captions(
         )
 
     settings = {"format": format, "selection": asdict(selection), "reviews": len(reviews or {})}
-    with RunFolder.open(out, "caption export", settings, fresh=True) as folder:
+    with (
+        RunFolder.open(out, "caption export", settings, fresh=True) as folder,
+        resources.scratch_folder(folder.path) as scratch,
+    ):
+        # An earlier export stays until this one is complete.
+        files = _write_data(scratch, chain([first], selected), format, shard_size)
+        card, mixture = data_card(statistics, format, selection, files), _mixture(statistics, format)
+        (scratch / CARD).write_text(card, encoding="utf-8")
+        (scratch / MIXTURE).write_text(mixture, encoding="utf-8")
+
         folder.start()
-        # In the order of their use: whoever finds the mixture finds all of its data.
-        files = _write_data(folder, chain([first], selected), format, shard_size)
-        _write_text(folder, CARD, data_card(statistics, format, selection, files))
-        _write_text(folder, MIXTURE, _mixture(statistics, format))
+        folder.own_all([_FILES[format].replace("{:06d}", "*"), *_image_patterns(format), CARD, MIXTURE])
+        _move_files(scratch, folder.path)
         folder.finish()
 
     return statistics
@@ -233,34 +241,50 @@ def _select(
 def _source(image: InputImage) -> ImageSource:
     """Return the file of an image; one without a file is read when it is written."""
     if isinstance(image.image, Path):
-        return image.image
+        # A name that is not UTF-8 stands in no JSON file: the image is copied.
+        return image.image if _is_text(image.image) else partial(Path.read_bytes, image.image)
     # What is encoded in a container stays as it is.
     return image.image.content if isinstance(image.image, StoredImage) else image.open
 
 
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _write_data(
-    folder: RunFolder, records: Iterator[TrainingRecord], format: Format, shard_size: int
+    folder: Path, records: Iterator[TrainingRecord], format: Format, shard_size: int
 ) -> list[str]:
     """Write the records to one file, or to shards; return the names of the files."""
     name = _FILES[format]
-    is_sharded = "{" in name
-    folder.own(name.replace("{:06d}", "*"))
-    if not is_sharded:
-        # Images that have no file of their own.
-        folder.own_all([f"{Path(name).stem}-images/*{suffix}" for suffix in sorted(SUFFIXES)])
-        writers.write_records(records, folder.path / name, format)
+    if "{" not in name:
+        writers.write_records(records, folder / name, format)
         return [name]
 
     files: list[str] = []
     while shard := list(islice(records, shard_size)):
         files.append(name.format(len(files)))
-        writers.write_records(shard, folder.path / files[-1], format)
+        writers.write_records(shard, folder / files[-1], format)
     return files
 
 
-def _write_text(folder: RunFolder, name: str, text: str) -> None:
-    with resources.atomic_write(folder.own(name)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def _image_patterns(format: Format) -> list[str]:
+    """Return the names of the images beside the data, those that had no file of their own, as patterns."""
+    if "{" in _FILES[format]:
+        return []
+    return [f"{Path(_FILES[format]).stem}-images/*{suffix}" for suffix in sorted(SUFFIXES)]
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move all files into another folder, the mixture last: whoever finds it finds all of its data."""
+    names = [path.relative_to(source) for path in source.rglob("*") if not path.is_dir()]
+    for name in sorted(names, key=lambda name: (name == Path(MIXTURE), name)):
+        resources.sync(source / name)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source / name, target / name)
 
 
 def _mixture(statistics: ExportStatistics, format: Format) -> str:

@@ -4,6 +4,7 @@
 held, no more.
 """
 
+import codecs
 import json
 import os
 from bisect import bisect_left
@@ -121,6 +122,7 @@ class ImageListing:
         paths: files and folders.
         captions: file of original captions, see `OriginalCaptions`. They take precedence over those that
             lie beside the images.
+        without: a folder that is not searched.
 
     Raises: as `list_images`.
 
@@ -131,7 +133,14 @@ class ImageListing:
         captions: the original captions of the file, None without one.
     """
 
-    def __init__(self, paths: Iterable[Path | str], captions: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Path | str],
+        captions: Path | str | None = None,
+        *,
+        without: Path | str | None = None,
+    ) -> None:
+        self._without = None if without is None else os.path.realpath(without)
         self.paths = []
         for path in map(Path, paths):
             _check_path(path)
@@ -199,7 +208,7 @@ class ImageListing:
 
     def _listed(self, left_out: Counter[str]) -> Iterator[InputImage]:
         for path in self.paths:
-            yield from _images_at(path, left_out)
+            yield from _images_at(path, left_out, self._without)
 
 
 def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
@@ -207,7 +216,12 @@ def find_images(paths: Iterable[Path | str]) -> list[InputImage]:
     return [*iter(list_images(paths))]
 
 
-def list_images(paths: Iterable[Path | str], captions: Path | str | None = None) -> ImageListing:
+def list_images(
+    paths: Iterable[Path | str],
+    captions: Path | str | None = None,
+    *,
+    without: Path | str | None = None,
+) -> ImageListing:
     """List the images at paths: files, and folders with all their subfolders, in alphabetical order.
 
     In a folder, images are known by their endings, and by their content where a file has none. Linked folders
@@ -224,12 +238,13 @@ def list_images(paths: Iterable[Path | str], captions: Path | str | None = None)
     Args:
         paths: files and folders.
         captions: file of original captions, see `OriginalCaptions`.
+        without: a folder below one of the paths that holds none of the images, such as that of the results.
 
     Raises:
         FileNotFoundError: a path is no folder and does not have the name of an image.
         ValueError: there are no images, no captions of these images, or a path is a pipe or a device.
     """
-    return ImageListing(paths, captions)
+    return ImageListing(paths, captions, without=without)
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
@@ -266,9 +281,9 @@ def _is_container_file(path: Path) -> bool:
     return path.is_file() and is_container(path)
 
 
-def _images_at(path: Path, left_out: Counter[str]) -> Iterator[InputImage]:
+def _images_at(path: Path, left_out: Counter[str], without: str | None = None) -> Iterator[InputImage]:
     if path.is_dir() and not is_container(path):
-        yield from _images_in(str(path), "", False, _Search(os.path.realpath(path), left_out))
+        yield from _images_in(str(path), "", False, _Search(os.path.realpath(path), left_out, without))
     elif path.is_dir() or _is_container_file(path):
         yield from _images_of_container(path, path.stem if path.is_file() else path.name, left_out)
     else:
@@ -309,15 +324,19 @@ class _Search:
     Fields:
         root: real path of the folder that was named.
         left_out: counts what is no image.
+        without: real path of a folder that is not searched.
         visited: real paths of folders outside of it that were reached by links.
     """
 
     root: str
     left_out: Counter[str]
+    without: str | None = None
     visited: set[str] = field(default_factory=set)
 
     def includes(self, folder: str, is_linked: bool) -> bool:
-        """Return whether a folder is to be searched: not if it is, or was, in another place."""
+        """Return whether a folder is to be searched: not if it is left out, or found in another place."""
+        if self.without is not None and os.path.realpath(folder) == self.without:
+            return False
         if not is_linked:
             return True
 
@@ -362,7 +381,9 @@ def _images_in(folder: str, prefix: str, is_linked: bool, search: _Search) -> It
         elif kind != "file":
             search.left_out[kind] += 1
         elif _is_image_suffix(suffix) or (not suffix and is_image_file(path)):
-            text = _read_caption(f"{folder}/{stem}.txt") if _contains(entries, f"{stem}.txt") else ""
+            text = ""
+            if _contains(entries, f"{stem}.txt"):
+                text = _read_caption(f"{folder}/{stem}.txt", search.left_out)
             facts = Path(folder, f"{stem}.json") if _contains(entries, f"{stem}.json") else None
             for page in _pages(Path(path)) if suffix in _PAGED_SUFFIXES else [Path(path)]:
                 yield InputImage(page, f"{prefix}{page.name}", text, facts)
@@ -408,13 +429,19 @@ def _is_beside_image(stem: str, entries: Sequence[str]) -> bool:
     return False
 
 
-def _read_caption(path: str) -> str:
-    """Return the caption in a text file; empty if it can't be read."""
+def _read_caption(path: str, left_out: Counter[str]) -> str:
+    """Return the caption in a text file; empty, and counted, if it can't be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(_LONGEST_CAPTION).decode("utf-8-sig", errors="backslashreplace").strip()
+            content = file.read(_LONGEST_CAPTION)
+        # The last character of a longer text may have been cut.
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        return decoder.decode(content, final=len(content) < _LONGEST_CAPTION).strip()
     except OSError:
-        return ""
+        left_out[".txt that can't be read"] += 1
+    except UnicodeDecodeError:
+        left_out[".txt that is not UTF-8"] += 1
+    return ""
 
 
 def _address(image: InputImage) -> str:

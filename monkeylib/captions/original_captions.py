@@ -26,9 +26,14 @@ _ADDRESS_FIELDS = ("url", "URL")
 _STATUS, _FETCHED = "status", "success"  # of a downloader's row
 
 _DIGITS = 18  # of a row's number, at most
+_UNDECODED = re.compile("[\udc80-\udcff]")  # bytes that were not UTF-8
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 # What `read_rows` and wrong fields raise.
 _NO_CAPTIONS = (KeyError, TypeError, AttributeError, ValueError, csv.Error, UnicodeError)
+
+
+class _NotUtf8(ValueError):
+    """A line has bytes that are no text."""
 
 
 class OriginalCaptions:
@@ -68,6 +73,8 @@ class OriginalCaptions:
         self._database.execute("CREATE TABLE captions (number INTEGER PRIMARY KEY, name TEXT, caption TEXT)")
         try:
             self._database.executemany("INSERT INTO captions VALUES (?, ?, ?)", self._rows())
+        except _NotUtf8 as error:
+            raise ValueError(f"{path}, {error}: save the captions as UTF-8") from error
         except _NO_CAPTIONS as error:
             raise ValueError(
                 f"{path} holds no captions: expected a JSON object of captions by name, rows (JSON, JSONL, "
@@ -189,8 +196,10 @@ def _is_list_of_addresses(path: Path) -> bool:
 
 def _read_list_of_addresses(path: Path) -> Iterator[tuple[str, str]]:
     """Yield address and caption of each line. Quotes have no meaning in it."""
-    with path.open(encoding="utf-8-sig", errors="backslashreplace", newline="\n") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
         for number, line in enumerate(file, 1):
+            if _UNDECODED.search(line):
+                raise _NotUtf8(f"line {number} is not UTF-8")
             caption, tab, address = line.rstrip("\r\n").partition("\t")
             if not tab and line.strip():
                 raise ValueError(f"line {number} has no tab")

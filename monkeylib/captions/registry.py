@@ -161,15 +161,15 @@ def expert_sets() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _expand(names: str | Sequence[str]) -> Sequence[str]:
-    """Return the names of a set's experts, of one expert, or of several as they are."""
-    if isinstance(names, str):
-        return expert_sets().get(names, (names,))
-    return names
+def _expand(names: str | Sequence[str]) -> list[str]:
+    """Return the names of experts, with those of its experts in place of a set's; each once."""
+    sets = expert_sets()
+    names = [names] if isinstance(names, str) else names
+    return list(dict.fromkeys(expert for name in names for expert in sets.get(name, (name,))))
 
 
 def load_experts(names: str | Sequence[str]) -> list[Expert]:
-    """Return experts by their names, or those of a set ("cpu"). No weights are loaded yet.
+    """Return experts by their names, by that of a set ("cpu"), or both. No weights are loaded yet.
 
     Raises:
         ValueError: there is no expert or set of that name.

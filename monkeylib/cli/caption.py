@@ -1,5 +1,6 @@
 """`monkeylib caption`: caption images in detail, with experts and a composer."""
 
+import shlex
 import sys
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ _PRINTED_FAILURES = 3
 Experts = Annotated[
     str,
     typer.Option(
-        help="A set of experts (cpu, demonstration, paper, vision), or names separated by commas: "
+        help="A set of experts (cpu, demonstration, paper, vision), names, or both, separated by commas: "
         "`monkeylib experts` lists them."
     ),
 ]
@@ -185,7 +186,8 @@ def caption(
 
     out = options.expand_home(out)
     images = [options.expand_home(path) for path in images]
-    inputs = list_images(images, options.expand_home(captions) if captions else None)
+    original_captions = options.expand_home(captions) if captions else None
+    inputs = list_images(images, original_captions, without=out)
     for remark in inputs.remarks():
         say(remark)
 
@@ -198,8 +200,7 @@ def caption(
     }
     export_reviews = _read_reviews(reviews, export)
 
-    # A single name may be a set, so only several names become a list.
-    names = experts.split(",") if "," in experts else experts
+    names = [name.strip() for name in experts.split(",")]
     if smallest_segment is None:
         smallest_segment = expert_limit(names)
 
@@ -317,7 +318,7 @@ def _export(
     shown = resources.display_path(folder)
     return (
         f"export: {shown}: {statistics.exported} captions{f', left out: {left_out}' if left_out else ''}\n"
-        f"train on them: monkeylib train --data {shown}/{exports.MIXTURE}"
+        f"train on them: monkeylib train --data {shlex.quote(f'{shown}/{exports.MIXTURE}')}"
     )
 
 

@@ -174,8 +174,10 @@ def _letters(text: str) -> str:
 
 
 def choose_threshold(statements: Iterable[Statement], precision: float = PRECISION) -> float:
-    """Return the lowest threshold, in steps of 0.05, above which a share of the statements is right; 1 if there
-    is none."""
+    """Return the lowest threshold, in steps of 0.05, above which a share of the statements is right.
+
+    It is 1 if there is none.
+    """
     statements = list(statements)
     for step in range(20):
         threshold = step / 20
@@ -330,7 +332,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     if options.folder:
-        records = annotate(find_photographs(options.folder, read_labels()), resources.cache() / "photographs")
+        try:
+            files = find_photographs(options.folder, read_labels())
+        except FileNotFoundError as error:
+            parser.error(str(error))
+        records = annotate(files, resources.cache() / "photographs")
         write_records(records, folder() / "records.jsonl")
     for path in write_tables():
         print(f"wrote {resources.display_path(path)}")

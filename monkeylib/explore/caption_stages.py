@@ -38,8 +38,14 @@ class StageResult:
 
 
 def available_experts(expert_set: Literal["cpu", "demonstration"] = "cpu") -> list[str]:
-    """Return the experts of a set of small models whose files are here; none is downloaded."""
-    return [name for name in registry.expert_sets()[expert_set] if not registry.missing_assets(name)]
+    """Return the experts of a set of small models whose files are here; none is downloaded.
+
+    Raises:
+        ValueError: there is no such set.
+    """
+    sets = registry.expert_sets()
+    choose("set", expert_set, sets)
+    return [name for name in sets[expert_set] if not registry.missing_assets(name)]
 
 
 def filter_of(experts: Sequence[str | Expert]) -> Filter:

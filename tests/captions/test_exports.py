@@ -2,15 +2,19 @@
 
 import io
 import json
+import os
 
 import pytest
 from PIL import Image
 
 from monkeylib.captions import exports
 from monkeylib.captions.annotations import CaptionCheck, Failure, Provenance
+from monkeylib.captions.image_containers import StoredImage
 from monkeylib.captions.input_images import InputImage, list_images
 from monkeylib.captions.reviews import Review, read_reviews
 from monkeylib.data.mixture import load_mixture
+from monkeylib.data.records import BadRecord
+from monkeylib.images import open_image
 from monkeylib.profiles import build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import ExampleEncoder
@@ -208,6 +212,35 @@ def test_export_replaces_an_earlier_one_and_nothing_of_others(captioned, tmp_pat
         exports.export_captions(records, images, out, "csv")
     with pytest.raises(ValueError, match="stands where"):
         exports.export_captions(records[:2], images[1::-1], out, "llava")
+
+
+def test_export_that_fails_leaves_the_earlier_one(captioned, tmp_path):
+    records, images = captioned
+    for format in exports.FORMATS:
+        exports.export_captions(records, images, tmp_path / format, format)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def unreadable():
+        raise ValueError("it was read once")
+
+    for format in exports.FORMATS:
+        stored = StoredImage(tmp_path, 0, "x", unreadable)
+        broken = [images[0], InputImage(stored, images[1].name), *images[2:]]
+        with pytest.raises((ValueError, BadRecord)):
+            exports.export_captions(records, broken, tmp_path / format, format)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("format", exports.FORMATS)
+def test_names_that_are_not_utf8_are_exported(tmp_path, format):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / name)
+    images = [*list_images([tmp_path])]
+    records = [record(name=images[0].name, detailed_caption="A cat.", provenance=(MODEL, THRESHOLDS))]
+    out = tmp_path / "out"
+    exports.export_captions(records, images, out, format)
+    (source,) = load_mixture(out / exports.MIXTURE)[0].images
+    assert open_image(source() if callable(source) else source).size == (9, 9)
 
 
 def test_images_of_a_tar_file_are_copied_as_they_are_encoded(tmp_path):

@@ -241,6 +241,29 @@ def test_text_files_beside_images_are_their_captions(folder):
     assert captions == {"a.png": "from the file", "x.y.jpeg": "of two dots"}
 
 
+def test_results_among_the_images_are_not_searched(folder):
+    out = folder / "out"
+    (out / "exports").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(out / "exports" / "a.png")
+    listing = input_images.list_images([folder], without=folder / "sub" / ".." / "out")
+    assert [image.name for image in listing] == ["a.png", "b.JPG", "sub/a.png", "sub/c.webp", "x.y.jpeg"]
+    assert listing.left_out == {".txt": 1}
+
+
+def test_captions_that_are_not_utf8_are_counted_and_none(folder):
+    (folder / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (folder / "b.txt").write_bytes(b"x" + "\xe9".encode() * input_images._LONGEST_CAPTION)
+    listing = input_images.list_images([folder])
+    captions = {image.name: image.original_caption for image in listing}
+    assert captions["a.png"] == "" and set(captions["b.JPG"]) == {"x", "\xe9"}
+    assert listing.left_out[".txt that is not UTF-8"] == 1
+
+    addresses = folder / "list.tsv"
+    addresses.write_bytes("caf\xe9\thttps://example.org/a.png\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="line 1 is not UTF-8"):
+        input_images.list_images([folder], addresses)
+
+
 def test_folder_that_is_only_linked_within_a_hidden_one_is_searched(tmp_path):
     hidden = tmp_path / "images" / ".store" / "x"
     hidden.mkdir(parents=True)

@@ -64,3 +64,6 @@ def test_stage_that_fails_is_told_of(monkeypatch):
 def test_only_experts_whose_files_are_here_are_offered(monkeypatch):
     monkeypatch.setattr(registry, "missing_assets", lambda name: ["x"] if name == "yolox" else [])
     assert "yolox" not in available_experts() and "pp-ocr" in available_experts()
+    assert "tagged-segments" in available_experts("demonstration")
+    with pytest.raises(ValueError, match="no set called 'all': choose one of cpu, demonstration"):
+        available_experts("all")

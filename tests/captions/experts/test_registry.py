@@ -17,6 +17,8 @@ def test_experts_are_loaded_by_name_or_by_set():
     loaded = experts.load_experts("cpu")
     assert [type(expert) for expert in loaded] == [PpOcr, YoloxRegions, TagCaption]
     assert [type(expert) for expert in experts.load_experts(["yolox"])] == [YoloxRegions]
+    mixed = [expert.name for expert in experts.load_experts(["yolox", "cpu", "tagged-segments"])]
+    assert mixed == ["yolox-nano", "pp-ocr", "tag-caption", "sam-distilled+efficientnet-lite0"]
     with pytest.raises(ValueError, match="no expert called 'vqa': choose .*or a set: cpu, demonstration"):
         experts.load_experts("vqa")
 
