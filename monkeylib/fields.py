@@ -73,8 +73,8 @@ def _grouped(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any
     grouped: dict[str, tuple[Any, Any]] = {}
     for name, change in changes.items():
         parts = name.split(".")
-        # The shortest beginning whose fields are all missing where this one is.
-        for length in range(1, len(parts)):
+        # The shortest beginning of two names or more whose fields are all missing where this one is.
+        for length in range(2, len(parts)):
             start = ".".join(parts[:length]) + "."
             group = [other for other in changes if other.startswith(start)]
             if len(group) > _MOST_OF_A_GROUP and {is_missing(other) for other in group} in _ONE_SIDED:

@@ -468,7 +468,9 @@ def test_retry_after_holds_for_all_threads(server, make_composer):
     server.script, server.times[:] = [(429, {"Retry-After": "0.5"}, None)], []
     first = threading.Thread(target=composer.compose, args=(record("one"),))
     first.start()
-    time.sleep(0.25)
+    while not server.times:
+        time.sleep(0.01)
+    time.sleep(0.25)  # its answer is on the way to that thread
     composer.compose(record("two"))
     first.join()
 
