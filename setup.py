@@ -15,6 +15,7 @@ SHIPPED = (
     "data/assets.toml",
     "data/models",
     "data/results/nano",
+    "data/results/photographs",
     "data/results/scenes",
     "data/samples",
     "notebooks",

@@ -17,7 +17,7 @@ import sys
 from monkeylib import inference, resources, tables
 from monkeylib.cli import app
 from monkeylib.data.mixture import load_mixture
-from monkeylib.experiments import grid, parity
+from monkeylib.experiments import grid, parity, statement_accuracy
 from monkeylib.experiments.cell import Cell
 from monkeylib.profiles import build, load_profile
 
@@ -39,6 +39,7 @@ assert build.base_folder(profile).is_dir()
 assert load_mixture("samples")[0].images
 assert tables.read_table("evaluation", "nano") and tables.table_path("evaluation", "nano").is_file()
 assert grid.read_final_scores(profile, Cell("per_tile", "ordinary", 0))
+assert statement_accuracy.read_statements()
 assert parity.golden_images() and parity.golden_facts("train_step")
 tables.write_table([{"a": 1}], "mine", "nano")
 """
