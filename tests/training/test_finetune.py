@@ -17,7 +17,7 @@ from monkeylib.model.tile_lora import tile_loras
 from monkeylib.profiles import build, trainable
 from monkeylib.prompts import PromptLayout
 from monkeylib.runs import RunDiffers
-from monkeylib.training import batches, checkpointing, finetune, micro_batch_size, optim
+from monkeylib.training import checkpointing, finetune, micro_batch_size, optim, synthetic_records
 from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad
 from monkeylib.training.curves import SPLITS, read_curves
 from monkeylib.training.module import MonkeyTraining, exact_match
@@ -458,7 +458,7 @@ def test_other_synthetic_questions_give_another_digest(monkeypatch):
     digest = synthetic_data(SMOKE).digest
     assert synthetic_data(SMOKE).digest == digest
 
-    monkeypatch.setattr(batches, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
+    monkeypatch.setattr(synthetic_records, "training_turns", lambda *_, **__: [(" really? Answer: ", "yes")])
     assert synthetic_data(SMOKE).digest != digest
 
 
