@@ -40,10 +40,12 @@ def run_nbval(paths, outputs):
     """Run the cells of notebooks and compare the stated results; files are written to `outputs`."""
     sanitize = resources.notebooks() / "sanitize.cfg"
     command = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
+    # As `monkeylib reproduce` has them: without the bars of other libraries.
+    environment = {"MONKEYLIB_OUTPUTS": str(outputs), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, *paths],
-        env={**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
