@@ -49,10 +49,12 @@ def available_experts(expert_set: Literal["cpu", "demonstration"] = "cpu") -> li
 
 
 def filter_of(experts: Sequence[str | Expert]) -> Filter:
-    """Return the filter with which `monkeylib caption` runs experts, or experts of these names.
+    """Return the filter with which `monkeylib caption` runs experts, or experts and sets of these names.
+
+    No weights are loaded: the filter of a set is the same whether or not its files are here.
 
     Raises:
-        ValueError: there is no such expert.
+        ValueError: there is no such expert or set.
     """
     names = [expert for expert in experts if isinstance(expert, str)]
     return Filter(smallest_segment=registry.smallest_segment(names)).for_experts(_load(experts))
@@ -67,7 +69,7 @@ def run_stages(
 
     Args:
         image: anything that `images.open_image` reads.
-        experts: experts, or their names.
+        experts: experts, or names of experts or sets.
         filters: the filter; by default that of the experts (`filter_of`).
 
     Raises:
@@ -125,9 +127,11 @@ def filter_again(record: Record, filters: Filter) -> Record:
 
 
 def _load(experts: Sequence[str | Expert]) -> list[Expert]:
-    return [
-        expert if isinstance(expert, Expert) else registry.load_experts([expert])[0] for expert in experts
-    ]
+    """Return experts in their order, with those of its experts in place of a set's name."""
+    loaded: list[Expert] = []
+    for expert in experts:
+        loaded += [expert] if isinstance(expert, Expert) else registry.load_experts(expert)
+    return loaded
 
 
 def _sample(image: Image.Image) -> stages.PipelineSample:

@@ -44,6 +44,11 @@ def test_the_filter_is_that_of_the_experts():
     assert filters.smallest_segment == registry.smallest_segment("demonstration") > 0
     assert filters.scores["yolox-nano"] == 0.75 and len(filters.class_experts) == 2
 
+    # A set's name stands for all of its experts.
+    assert filter_of(["demonstration"]) == filter_of(registry.expert_sets()["demonstration"])
+    assert filter_of(["demonstration"]).smallest_segment == filters.smallest_segment
+    assert len(filter_of(["demonstration"]).class_experts) >= 2
+
     region = Region(box=(0, 0, 9, 9), text="clock", score=0.7, expert="yolox-nano")
     record = Record(name="x", sha256="0" * 64, width=30, height=30, regions=(region,))
     assert movable_thresholds(record, filters) == {"yolox-nano": 0.75, "same_caption": 0.6}

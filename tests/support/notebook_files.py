@@ -37,11 +37,22 @@ def write_notebook(
 
 
 def run_nbval(paths, outputs):
-    """Run the cells of notebooks and compare the stated results; files are written to `outputs`."""
+    """Run the cells of notebooks and compare the stated results; files are written to `outputs`.
+
+    Nothing is downloaded: what a notebook states must not depend on the optional weights of a machine.
+    """
     sanitize = resources.notebooks() / "sanitize.cfg"
     command = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
-    # As `monkeylib reproduce` has them: without the bars of other libraries.
-    environment = {"MONKEYLIB_OUTPUTS": str(outputs), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {
+        "MONKEYLIB_OUTPUTS": str(outputs),
+        # As `monkeylib reproduce` has them: without the bars of other libraries.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "",
+        "PIP_CONFIG_FILE": os.devnull,
+        "npm_config_offline": "true",
+    }
 
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *command, *paths],
