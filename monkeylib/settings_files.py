@@ -304,7 +304,7 @@ def validate(schema: type[Model], settings: Settings) -> Model:
         return schema.model_validate(settings.values)
     except ValidationError as error:
         place = settings.place(problem_location(error, schema))
-        raise ValueError(f"{place}, {first_problem(error, 'the file', schema)}") from error
+        raise ValueError(f"{place}, {first_problem(error, 'the file', schema)}") from None
 
 
 # --- JSON

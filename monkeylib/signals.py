@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_SAVED = 75
 
 # What `end_at_once` says of work that keeps what is complete.
-GOES_ON = "what is complete is saved, and the same command goes on"
+GOES_ON = "what is complete is saved; run it again to go on"
 
 # A process may get one SIGINT twice, itself and in its group; a user's next one takes longer (seconds).
 _SAME_INTERRUPT = 1.0
@@ -48,6 +49,8 @@ class Interrupted(SystemExit):
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
         self.code = code
+        # In a notebook, IPython would take it for a user's wish to leave, and explain how to.
+        warnings.filterwarnings("ignore", message="To exit: use", module="IPython")
 
 
 def exit_code(number: int) -> int:

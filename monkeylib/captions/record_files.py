@@ -110,7 +110,7 @@ def _parse_record(fields: Any, location: str) -> Record:
     try:
         return Record.model_validate(fields)
     except ValidationError as error:
-        raise ValueError(f"{location} is no record: {first_problem(error, 'the record')}.") from error
+        raise ValueError(f"{location} is no record: {first_problem(error, 'the record')}.") from None
 
 
 def _parquet_schema() -> "pyarrow.Schema":

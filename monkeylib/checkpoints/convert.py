@@ -33,7 +33,7 @@ _REWRITTEN = (".bin", ".safetensors", ".pt", ".pth", ".index.json", qwen_tokeniz
 
 
 def convert_from_released(
-    source: Path, target: Path, grid: Grid | None = None, progress: bool = False
+    source: str | Path, target: str | Path, grid: Grid | None = None, progress: bool = False
 ) -> None:
     """Write a released folder in monkeylib's layout: model, processor, and what converting back needs.
 
@@ -48,6 +48,7 @@ def convert_from_released(
             then.
         FileExistsError: `target` holds something already.
     """
+    target = Path(target)
     # Both check the folder, before anything is written.
     checkpoint = open_released(source, grid)
     processor = load_released_processor(source, grid)
@@ -77,7 +78,7 @@ def convert_from_released(
                 shutil.copyfile(file, originals / file.name)
 
 
-def convert_to_released(source: Path, target: Path, progress: bool = False) -> None:
+def convert_to_released(source: str | Path, target: str | Path, progress: bool = False) -> None:
     """Write a folder of monkeylib's in the released layout, the tensors bit for bit.
 
     A folder that `convert_from_released` wrote comes back with its files as they were. The weights of another
@@ -93,6 +94,7 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
         ValueError: `source` is broken, or the released layout cannot hold the model.
         FileExistsError: `target` holds something already.
     """
+    source, target = Path(source), Path(target)
     checkpoint = open_saved(source)
     config, weights = checkpoint.config, checkpoint.weights
     originals = source / _ORIGINALS
@@ -139,12 +141,13 @@ def convert_to_released(source: Path, target: Path, progress: bool = False) -> N
                         shutil.copyfile(file, folder / file.name)
 
 
-def export_lora(source: Path, target: Path) -> None:
+def export_lora(source: str | Path, target: str | Path) -> None:
     """Write the per-tile LoRA of a folder in either layout in peft's format, one folder per tile.
 
     Raises:
         FileNotFoundError, ValueError, FileExistsError: as `convert_to_released` and `open_released`.
     """
+    source, target = Path(source), Path(target)
     tensors: dict[str, torch.Tensor] = {}
     if is_released(source):
         checkpoint = open_released(source)

@@ -71,7 +71,7 @@ def _rank(config: MonkeyConfig, module: str) -> int:
     return config.mlp_rank if module.endswith(_BYPASS) else config.attention_rank
 
 
-def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: Path) -> list[Path]:
+def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target: str | Path) -> list[Path]:
     """Write the LoRA of each tile position as a folder in peft's format.
 
     Args:
@@ -86,6 +86,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
         ValueError: the model has no LoRA.
         FileExistsError: `target` holds something already.
     """
+    target = Path(target)
     if not config.lora_count:
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
 
@@ -114,7 +115,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
     return [target / name for name in names]
 
 
-def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
+def read_lora(folder: str | Path, model: MonkeyForConditionalGeneration, tile: int) -> None:
     """Read one folder in peft's format into the LoRA of one tile position of a model.
 
     Available from Python only: no command of `monkeylib` reads LoRA back.
@@ -124,6 +125,7 @@ def read_lora(folder: Path, model: MonkeyForConditionalGeneration, tile: int) ->
         ValueError: its files are broken or not finite, its tensors do not fit this model, or the model has
             no LoRA for that tile.
     """
+    folder = Path(folder)
     if not 0 <= tile < model.config.lora_count:
         raise ValueError(f"the model has LoRA for {model.config.lora_count} tiles, there is no tile {tile}")
     for name in (_WEIGHTS, _CONFIG):

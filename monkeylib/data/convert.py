@@ -22,7 +22,7 @@ class Conversion:
     left_out: Counter[str]
 
 
-def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
+def convert_dataset(card: DatasetCard, folder: str | Path, out: str | Path) -> Conversion:
     """Write the training records of an official download to `out`, as one JSON list.
 
     Records without an answer, and those whose image does not exist, are left out and counted. Images are not
@@ -38,6 +38,7 @@ def convert_dataset(card: DatasetCard, folder: Path, out: Path) -> Conversion:
         FileNotFoundError: a file of the download is missing.
         ValueError: a file is not laid out as the official one, or no record is left.
     """
+    folder, out = Path(folder), Path(out)
     part = card.train
     resources.require_new(out)
     require_files(card.name, folder, part.files, card.home)

@@ -147,7 +147,7 @@ class Mixture:
         return dataset, _permutation(length, self.seed, records.name, turn)[step]
 
 
-def load_mixture(path_or_name: str | Path, images: Path | None = None) -> Mixture:
+def load_mixture(path_or_name: str | Path, images: str | Path | None = None) -> Mixture:
     """Load a mixture from a YAML file, or one that the library ships by its name, and index its files.
 
     A file of records, several by braces or wildcards, or a saved folder is a mixture of one dataset.
@@ -161,6 +161,7 @@ def load_mixture(path_or_name: str | Path, images: Path | None = None) -> Mixtur
         ValueError: the YAML does not fit the schema, its root is an environment variable that is not set, or
             a dataset's files are empty or not of their format.
     """
+    images = None if images is None else Path(images)
     path = find_mixture(path_or_name)
     if path.suffix.lower() not in _YAML_SUFFIXES:
         return _mixture_of_file(path, images)

@@ -65,7 +65,7 @@ def format_of(path: Path) -> str:
 
 def write_records(
     records: Iterable[Record],
-    out: Path,
+    out: str | Path,
     format: str = "",
     advance: Callable[[], None] = lambda: None,
 ) -> WriteResult:
@@ -85,6 +85,7 @@ def write_records(
         BadRecord: a record, or an image that has to be copied, cannot be read.
         ValueError: no such format, or no record is left.
     """
+    out = Path(out)
     write = _WRITERS[choose("format", format, _WRITERS) if format else format_of(out)]
     resources.require_new(out)
     result = WriteResult()

@@ -142,8 +142,9 @@ def describe_prediction(prediction: Prediction) -> dict[str, str]:
     return {term: text.encode("utf-8", "replace").decode() for term, text in texts.items()}
 
 
-def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: Path, title: str) -> Path:
+def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: str | Path, title: str) -> Path:
     """Write an HTML page with the answers and their images, 480 pixels at most, embedded as JPEG."""
+    path = Path(path)
     cards = []
     for wrong in wrong_answers:
         prediction = wrong.prediction
@@ -188,7 +189,7 @@ def write_gallery(
     benchmark: Benchmark,
     predictions: Sequence[Prediction],
     examples: Sequence[Example],
-    path: Path,
+    path: str | Path,
     count: int,
 ) -> Path:
     """Write the page of the worst answers to a benchmark.
@@ -200,6 +201,7 @@ def write_gallery(
         path: the page.
         count: maximum number of answers.
     """
+    path = Path(path)
     wrong_answers = worst_answers(predictions, benchmark.metrics[0], count)
 
     title = f"{benchmark.title}: the worst {len(wrong_answers)} answers"

@@ -42,13 +42,14 @@ _OWN_FIELDS = {"id", "image", "question", "answers", "prompt", "prediction", "mo
 NO_PREDICTION = "no prediction"  # the error of a question that has none
 
 
-def read_any_predictions(path: Path) -> list[Prediction]:
+def read_any_predictions(path: str | Path) -> list[Prediction]:
     """Read the predictions in a file, whichever tool has written it; their answers are empty if it has none.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no file of predictions, a line is incomplete, or a question has two predictions.
     """
+    path = Path(path)
     rows = read_rows(path)
     first_place, first_row = next(rows, ("", None))
     if not first_place:

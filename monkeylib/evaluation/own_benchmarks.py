@@ -50,13 +50,14 @@ _OWN_FIELDS = {
 }  # fmt: skip
 
 
-def is_own_data(path: Path) -> bool:
+def is_own_data(path: str | Path) -> bool:
     """Return whether a path is that of a benchmark of one's own, and no folder of downloads."""
+    path = Path(path)
     # A pipe is no folder either, and is refused when it is read.
     return (path.exists() and not path.is_dir()) or is_saved_folder(path)
 
 
-def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> Benchmark:
+def own_benchmark(path: str | Path, metrics: Sequence[str] = (), prompt: str = "") -> Benchmark:
     """Return the benchmark of a file, a folder that `datasets` has saved, or a mixture's validation records.
 
     Args:
@@ -68,6 +69,7 @@ def own_benchmark(path: Path, metrics: Sequence[str] = (), prompt: str = "") -> 
     Raises:
         ValueError: there is no such prompt or metric.
     """
+    path = Path(path)
     prompt = choose("prompt", prompt or PROMPT, PROMPTS)
     default_metrics = QUESTION_METRICS if takes_question(prompt) else CAPTION_METRICS
     names = tuple(registry.get(name).name for name in metrics or default_metrics)

@@ -566,7 +566,11 @@ class _PredictionsFile:
 
 
 def predict_synthetic(
-    profile: Profile, checkpoint: Path, folder: Path, counts: Mapping[str, int], progress: bool = False
+    profile: Profile,
+    checkpoint: str | Path,
+    folder: str | Path,
+    counts: Mapping[str, int],
+    progress: bool = False,
 ) -> dict[str, PredictionRun]:
     """Answer the synthetic benchmarks with a checkpoint, one predictions file each.
 
@@ -581,6 +585,7 @@ def predict_synthetic(
     Returns:
         The run of each benchmark by its name.
     """
+    folder = Path(folder)
     monkey = inference.load_model(checkpoint)
 
     runs = {}

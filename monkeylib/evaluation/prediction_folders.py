@@ -130,7 +130,7 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
 
 
 def score_folder(
-    folder: Path,
+    folder: str | Path,
     metrics: Sequence[str] = (),
     *,
     by: str | None = None,
@@ -154,6 +154,7 @@ def score_folder(
         FileExistsError: scores.csv isn't a score table.
         ValueError: no question has an accepted answer, or all of one's own have been removed.
     """
+    folder = Path(folder)
     files = prediction_files(folder, any_name=bool(metrics))
     require_score_table(folder / SCORES_FILE)
     model = read_model_name(folder)

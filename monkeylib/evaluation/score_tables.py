@@ -128,7 +128,7 @@ def answer_warnings(rows: Sequence[ScoreRow]) -> list[str]:
     return sentences
 
 
-def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]:
+def paired_differences(first: str | Path, second: str | Path, *, seed: int = 0) -> list[Row]:
     """Compare two folders on the benchmarks that both hold: the mean of `first - second` over questions.
 
     The differences are in points; they are significant where the interval doesn't include 0.
@@ -136,6 +136,7 @@ def paired_differences(first: Path, second: Path, *, seed: int = 0) -> list[Row]
     Raises:
         ValueError: the folders have no benchmark in common, or other questions.
     """
+    first, second = Path(first), Path(second)
     first_files = prediction_files(first)
     second_files = prediction_files(second)
     common = [

@@ -42,7 +42,7 @@ def file_names(benchmark: Benchmark) -> list[str]:
     return [f"{benchmark.name}.submission.json"]
 
 
-def write_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: Path) -> list[Path]:
+def write_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: str | Path) -> list[Path]:
     """Write the files of a benchmark into a folder.
 
     Args:
@@ -53,6 +53,7 @@ def write_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: P
     Raises:
         FileExistsError: a file is in the way that is no such file.
     """
+    folder = Path(folder)
     if _form(benchmark) == "mme":
         return _write_mme(benchmark, rows, folder)
 

@@ -144,13 +144,14 @@ def draw_panels(panels: Sequence[ImagePanel], columns: int = 4) -> Figure:
 # Contact sheets of training data
 
 
-def contact_sheet(records: Sequence[Record], path: Path, columns: int = 4) -> Path:
+def contact_sheet(records: Sequence[Record], path: str | Path, columns: int = 4) -> Path:
     """Write the first image of each record, with its first prompt and answer, as one PNG.
 
     Raises:
         BadRecord: an image cannot be opened.
         ValueError: no records, or a path that doesn't end in .png.
     """
+    path = Path(path)
     if not records:
         raise ValueError("there is no image to show: none of the inspected records has an image that opens")
     if path.suffix != ".png":

@@ -86,5 +86,5 @@ class RaisedProfile(ProfileSection):
         try:
             training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
         except ValidationError as error:
-            raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from error
+            raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from None
         return self.model_copy(update={"training": training})

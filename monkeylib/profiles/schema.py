@@ -421,7 +421,7 @@ class Profile(ProfileSection):
         try:
             training = TrainingConfig.model_validate({**self.training.model_dump(), **changes})
         except ValidationError as error:
-            raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from error
+            raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from None
         return self.model_copy(update={"training": training})
 
     def with_seed(self, seed: int) -> "Profile":

@@ -83,12 +83,13 @@ class _ResumedWriter(ExperimentWriter):
             writer.writerows(rows)
 
 
-def read_curves(file: Path) -> list[dict[str, str | int | float]]:
+def read_curves(file: str | Path) -> list[dict[str, str | int | float]]:
     """Return rows of `part` (train or val), `step`, `loss` and `exact` from a `metrics.csv`, by step.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
+    file = Path(file)
     if not file.exists():
         raise FileNotFoundError(f"There are no curves at {file}: train first.")
 

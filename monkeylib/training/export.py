@@ -34,7 +34,9 @@ def _is_run(path: Path) -> bool:
     return manifest is not None and manifest.kind == fingerprint.KIND
 
 
-def convert_training(source: Path, target: Path, to: Layout = "monkeylib", which: str | None = None) -> None:
+def convert_training(
+    source: str | Path, target: str | Path, to: Layout = "monkeylib", which: str | None = None
+) -> None:
     """Write a model of what a training run has saved, in one of the layouts.
 
     Args:
@@ -50,6 +52,7 @@ def convert_training(source: Path, target: Path, to: Layout = "monkeylib", which
         ValueError: the checkpoint cannot be read, or has nothing that the layout can hold.
         FileExistsError: `target` holds something already.
     """
+    source, target = Path(source), Path(target)
     path = _choose(source, which)
 
     # Refused before anything is loaded.

@@ -108,7 +108,7 @@ class Devices:
 
 def run(
     profile: AnyProfile,
-    folder: Path,
+    folder: str | Path,
     progress: bool = True,
     data: TrainingData | None = None,
     devices: Devices | None = None,
@@ -156,6 +156,7 @@ def run(
         Interrupted: a signal has ended the run after a step that is saved.
         StoppedAsPlanned: `stop_after` has.
     """
+    folder = Path(folder)
     trainee = trainee_of(profile)
     if data is None and not isinstance(profile, Profile):
         raise ValueError("a raised model trains on records, and not on synthetic ones: pass them as data")

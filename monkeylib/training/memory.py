@@ -168,7 +168,7 @@ def without_values(batch: MicroBatch) -> dict[str, Any]:
     return {name: _on_meta(value) for name, value in batch.items()}
 
 
-def read_memory(folder: Path) -> dict[str, int | float | None]:
+def read_memory(folder: str | Path) -> dict[str, int | float | None]:
     """Return what a run measured, as a row of a table: bytes in MB, and the estimate's share of them.
 
     Estimate and share are None where the estimate had failed.
@@ -176,6 +176,7 @@ def read_memory(folder: Path) -> dict[str, int | float | None]:
     Raises:
         FileNotFoundError: nothing was measured there: a run of one step, or of several processes on CPUs.
     """
+    folder = Path(folder)
     result = json.loads((folder / FILE).read_bytes())
     # Bytes -> MB
     measured = result["measured"] / 1e6

@@ -87,7 +87,7 @@ class StopOnSignal(L.Callback):
         if rank_zero_only.rank == 0:
             folder = self._trainer.default_root_dir if self._trainer else None
             is_saved = folder is not None and checkpointing.list_checkpoints(Path(folder))
-            what_follows = "; the same command goes on from the last checkpoint" if is_saved else ""
+            what_follows = "; run it again to go on from the last checkpoint" if is_saved else ""
             os.write(2, f"monkeylib: ended at once{what_follows}\n".encode())
         os._exit(signals.exit_code(signal.SIGINT))
 
@@ -140,7 +140,7 @@ class StopOnSignal(L.Callback):
 
         error = kind("", EXIT_SAVED)
         if trainer.is_global_zero:
-            saved = f"after step {trainer.global_step}, which is saved: the same command goes on from there"
+            saved = f"after step {trainer.global_step}, which is saved: run it again to go on from there"
             error = kind(f"{cause} {saved}" + (_requeue() if self._requeues else ""), EXIT_SAVED)
 
         # SLURM ends all processes when the first one ends, and none may end before the job is requeued.

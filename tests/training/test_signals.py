@@ -51,7 +51,7 @@ def test_running_step_is_completed_saved_and_said(monkeypatch, tmp_path):
         with pytest.raises(signals.Interrupted) as interrupted:
             finetune.run(SMOKE, tmp_path / "run", progress=False)
 
-    sentence = "interrupted by SIGTERM after step 2, which is saved: the same command goes on from there"
+    sentence = "interrupted by SIGTERM after step 2, which is saved: run it again to go on from there"
     assert str(interrupted.value) == sentence
     assert interrupted.value.code == signals.EXIT_SAVED
     assert signal.getsignal(signal.SIGTERM) == previous
@@ -108,7 +108,7 @@ def test_second_interrupt_ends_all_processes_at_once(monkeypatch, capfd, tmp_pat
     assert killed == [signal.SIGKILL]
     said = "monkeylib: ended at once"
     if is_saved:
-        said += "; the same command goes on from the last checkpoint"
+        said += "; run it again to go on from the last checkpoint"
     assert capfd.readouterr().err.splitlines()[-1] == said
 
 

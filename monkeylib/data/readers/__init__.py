@@ -42,7 +42,7 @@ _FORMS = {
 _TOLD_RECORDS = 20  # that are looked at for their form
 
 
-def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
+def open_dataset(entry: DatasetEntry, root: str | Path) -> DatasetRecords:
     """Index a dataset; errors of single records are raised when they are read.
 
     Args:
@@ -54,6 +54,7 @@ def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
         ModuleNotFoundError: a package that reads tables is not installed.
         ValueError: a file is empty, no JSON, table or tar file, or its records are of no form.
     """
+    root = Path(root)
     container = tell_container(entry, root)
     raw: RawRecords
     if container == "table":
@@ -72,7 +73,7 @@ def open_dataset(entry: DatasetEntry, root: Path) -> DatasetRecords:
     return DatasetRecords(entry, root, raw, forms.parse, left_out)
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
+def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
     """Yield each row of a file of JSON or of a table, whatever its fields, with its place.
 
     Raises:
@@ -80,6 +81,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
         ModuleNotFoundError: pyarrow, which reads tables, is not installed.
         ValueError: it is neither JSON nor a table; the message names the line.
     """
+    path = Path(path)
     entry = DatasetEntry(name=path.stem or path.name, path=path.name)
     container = tell_container(entry, path.parent)
     if container == "shards":
