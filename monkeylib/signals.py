@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,8 +48,6 @@ class Interrupted(SystemExit):
     def __init__(self, sentence: str, code: int) -> None:
         super().__init__(sentence)
         self.code = code
-        # In a notebook, IPython would take it for a user's wish to leave, and explain how to.
-        warnings.filterwarnings("ignore", message="To exit: use", module="IPython")
 
 
 def exit_code(number: int) -> int:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -64,6 +65,9 @@ class StopOnSignal(L.Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handlers.close()
+        # In a notebook, IPython would take it for a user's wish to leave, and explain how to.
+        if kind is not None and issubclass(kind, Interrupted):
+            warnings.filterwarnings("ignore", message="To exit: use", module="IPython")
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         """Note the first signal. A further SIGINT ends at once."""

@@ -9,7 +9,7 @@ import urllib.request
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 
 from monkeylib import resources
 
@@ -80,6 +80,21 @@ def repository_state():
     return subprocess.run(command, cwd=resources.REPOSITORY, capture_output=True, check=True).stdout
 
 
+def open_notebook(page, address, path):
+    """Open a notebook and wait until its kernel is there."""
+    page.goto(f"{address}lab/tree/{path.name}?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-Notebook-cell")
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+    # Shown as idle, it may not be connected yet: JupyterLab would ask which kernel to run.
+    page.wait_for_selector(".jp-StatusBar-TextItem:text('| Idle'), .jp-StatusBar-Item:has-text('| Idle')")
+    page.wait_for_timeout(2000)
+
+
+def choose_in_menu(page, menu, item):
+    page.click(f".lm-MenuBar-itemLabel:text-is('{menu}')")
+    page.click(f".lm-Menu-itemLabel:text-is('{item}')")
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, name):
     address, folder = lab
@@ -94,11 +109,8 @@ def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, na
     notebook.cells.append(new_code_cell(f"open({str(done)!r}, 'w').close()"))
     nbformat.write(notebook, path)
 
-    page.goto(f"{address}lab/tree/{path.name}?token={TOKEN}&reset")
-    page.wait_for_selector(".jp-Notebook-cell")
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
-    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
-    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+    open_notebook(page, address, path)
+    choose_in_menu(page, "Run", "Run All Cells")
 
     failed = '[data-mime-type="application/vnd.jupyter.error"]'
     deadline = time.monotonic() + LONGEST_SECONDS
@@ -122,3 +134,42 @@ def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, na
     images = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(images) >= NOTEBOOKS[name]
     assert repository_state() == before
+
+
+TRAINING = """
+from monkeylib.profiles import load_profile
+from monkeylib.training import finetune
+profile = load_profile("smoke").with_training(steps=2000, save_every_steps=1)
+finetune.run(profile, "run")
+"""
+
+
+def test_interrupted_training_says_one_sentence_and_goes_on(page, lab):
+    address, folder = lab
+    path, checkpoints = folder / "interrupted.ipynb", folder / "run" / "checkpoints"
+    # With the metadata of another notebook, so that no kernel has to be chosen.
+    metadata = nbformat.read(folder / "00_start_here.ipynb", as_version=4).metadata
+    nbformat.write(new_notebook(cells=[new_code_cell(TRAINING)], metadata=metadata), path)
+
+    def last_step():
+        return max((int(file.stem.split("-")[1]) for file in checkpoints.glob("step-*.ckpt")), default=0)
+
+    def run_until_interrupted(step):
+        choose_in_menu(page, "Run", "Run All Cells")
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while last_step() < step and time.monotonic() < deadline:
+            page.wait_for_timeout(200)
+        choose_in_menu(page, "Kernel", "Interrupt Kernel")
+        page.wait_for_selector(".jp-OutputArea-output:has-text('Interrupted')")
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', state="attached")
+        return page.inner_text(".jp-OutputArea")
+
+    open_notebook(page, address, path)
+    shown = run_until_interrupted(2)
+    assert "which is saved: run it again to go on from there" in shown
+    assert not any(alarm in shown for alarm in ALARMS) and shown.count("\n") <= MOST_LINES, shown
+
+    # The same cell goes on behind the saved step.
+    first = last_step()
+    shown = run_until_interrupted(first + 2)
+    assert f"steps {first + 1} to 2000" in shown and last_step() >= first + 2

@@ -201,12 +201,12 @@ def test_model_cannot_go_to_the_released_layout(trained, tmp_path):
     with pytest.raises(
         ValueError, match="one grid for all images, this model gives each a grid of up to 4 tiles"
     ):
-        convert.convert_to_released(trained, tmp_path / "released")
+        convert.convert_to_released(str(trained), str(tmp_path / "released"))
     assert not (tmp_path / "released").exists()
 
 
 def test_lora_goes_to_peft_by_row_and_column(trained, tmp_path):
-    convert.export_lora(trained, tmp_path / "peft")
+    convert.export_lora(str(trained), str(tmp_path / "peft"))
     names = sorted(path.name for path in (tmp_path / "peft").iterdir())
     assert names == [
         f"tile-{row}-{col}" for row, col in inference.load_model(trained).model.config.lora_positions

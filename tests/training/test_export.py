@@ -69,7 +69,7 @@ def assert_same_weights(folder, expected):
 
 def test_checkpoint_of_a_stopped_run_becomes_the_model_of_the_finished_one(complete, tmp_path):
     """The last checkpoint is that of the last step."""
-    export.convert_training(complete, tmp_path / "model", which="last")
+    export.convert_training(str(complete), str(tmp_path / "model"), which="last")
     assert_same_weights(tmp_path / "model", complete / "model")
     assert torch.equal(compute_logits(tmp_path / "model"), compute_logits(complete / "model"))
 
