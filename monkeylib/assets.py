@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from monkeylib import resources
 from monkeylib.digests import file_digest
 from monkeylib.errors import choose, first_line
+from monkeylib.progress import say
 
 MANIFEST = resources.REPOSITORY / "data" / "assets.toml"
 _RETRIES = 2
@@ -149,6 +150,7 @@ def fetch(name: str) -> Path:
         # `_search` has looked there already.
         if source.kind == "installed":
             continue
+        say(f"fetching {asset.name} ({max(1, round(asset.bytes / 1e6))} MB): {asset.role}")
         try:
             _download(asset, source, target)
         except (_SourceError, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -220,7 +221,9 @@ def _assets() -> Iterator[Diagnosis]:
     for asset in listed:
         folder = assets.locate(asset)
         if folder is not None:
-            yield Diagnosis("assets", asset.name, "ok", f"{asset.role}: {resources.display_path(folder)}")
+            comes_with_package = folder.is_relative_to(sys.prefix)
+            place = "in this environment" if comes_with_package else resources.display_path(folder)
+            yield Diagnosis("assets", asset.name, "ok", f"{asset.role}: {place}")
         else:
             remedy = f"monkeylib assets fetch {asset.name} ({asset.bytes / 1e6:.0f} MB)"
             yield Diagnosis("assets", asset.name, "missing", asset.role, remedy)

@@ -38,10 +38,12 @@ class PromptTemplate:
             captions, questions are ignored.
         takes_separator: whether a separator stands between the image and this prompt; otherwise the prompt
             stands right behind the image.
+        purpose: what the prompt is for, in a few words.
     """
 
     text: str
     takes_separator: bool = True
+    purpose: str = ""
 
     @property
     def takes_question(self) -> bool:
@@ -51,27 +53,37 @@ class PromptTemplate:
 
 PROMPTS: dict[str, PromptTemplate] = {
     # Paper section 3.3. The trailing blank is a token of its own and matters: the released inference has it.
-    "vqa": PromptTemplate("{question} Answer: "),
+    "vqa": PromptTemplate("{question} Answer: ", purpose="questions; the default"),
     # The authors standardised Monkey-Chat on the same form (thread 102 of the released code).
-    "chat": PromptTemplate("{question} Answer: "),
+    "chat": PromptTemplate("{question} Answer: ", purpose="questions to Monkey-Chat"),
     # The default of the released evaluation, which writes no blank on either side.
-    "vqa_no_blank": PromptTemplate("{question} Answer:", takes_separator=False),
+    "vqa_no_blank": PromptTemplate(
+        "{question} Answer:", takes_separator=False, purpose="questions as the released evaluation asks them"
+    ),
     # Paper section 3.3.
-    "caption": PromptTemplate("Generate the caption in English:"),
-    "detailed_caption": PromptTemplate("Generate the detailed caption in English:"),
+    "caption": PromptTemplate("Generate the caption in English:", purpose="a short caption"),
+    "detailed_caption": PromptTemplate(
+        "Generate the detailed caption in English:", purpose="a detailed caption"
+    ),
     # The released inference script ends the base model's caption prompt with a blank.
-    "detailed_caption_blank": PromptTemplate("Generate the detailed caption in English: "),
+    "detailed_caption_blank": PromptTemplate(
+        "Generate the detailed caption in English: ", purpose="the same, as the released script asks for it"
+    ),
     # VizWiz as evaluated for the paper (61.2), and the wording its comments call better (68.37).
-    "vizwiz": PromptTemplate(_UNANSWERABLE.format("Unanswerable")),
-    "vizwiz_lower": PromptTemplate(_UNANSWERABLE.format("unanswerable") + " "),
+    "vizwiz": PromptTemplate(_UNANSWERABLE.format("Unanswerable"), purpose="VizWiz, as in the paper"),
+    "vizwiz_lower": PromptTemplate(
+        _UNANSWERABLE.format("unanswerable") + " ", purpose="VizWiz, as the released code calls better"
+    ),
     # Multiple choice and yes/no questions in VLMEvalKit.
-    "choice": PromptTemplate("\n {question} Answer: "),
+    "choice": PromptTemplate("\n {question} Answer: ", purpose="choices and yes or no, as in VLMEvalKit"),
     # LLaVA-1.5: the words after the image; "USER: " before it belongs to the prefix ("<s>USER: ").
-    "llava": PromptTemplate("\n{question} ASSISTANT:"),
+    "llava": PromptTemplate("\n{question} ASSISTANT:", purpose="LLaVA-1.5"),
     # The question as it is.
-    "plain": PromptTemplate("{question}"),
+    "plain": PromptTemplate("{question}", purpose="the question as it is"),
     # A prompt with all that belongs around a question, as conversations of the released data hold it.
-    "exact": PromptTemplate("{question}", takes_separator=False),
+    "exact": PromptTemplate(
+        "{question}", takes_separator=False, purpose="texts that are complete prompts already"
+    ),
 }
 
 

@@ -83,13 +83,15 @@ class ExpertEntry:
     Attributes:
         build: class or function that returns the expert with its default settings.
         sets: the sets that the expert belongs to, with its position in each.
-        assets: the assets with its weights; None if they come from the Hugging Face hub or elsewhere.
+        assets: the assets with its weights; None if they come from elsewhere, as `weights_from` says.
+        weights_from: in a few words, where weights that are no assets come from.
         smallest_segment: share of the image that its segments have to cover to be believed, 0..1.
     """
 
     build: Callable[[], Expert]
     sets: Mapping[str, int] = field(default_factory=dict)
     assets: tuple[str, ...] | None = None
+    weights_from: str = "from a hub"
     smallest_segment: float = 0.0
 
 
@@ -111,12 +113,13 @@ def register_expert(
     *,
     sets: Mapping[str, int] | None = None,
     assets: tuple[str, ...] | None = None,
+    weights_from: str = "from a hub",
     smallest_segment: float = 0.0,
 ) -> Callable[[Factory], Factory]:
     """Register the decorated class or function under a name; see `ExpertEntry`."""
 
     def register(build: Factory) -> Factory:
-        EXPERTS.add(name, ExpertEntry(build, sets or {}, assets, smallest_segment))
+        EXPERTS.add(name, ExpertEntry(build, sets or {}, assets, weights_from, smallest_segment))
         return build
 
     return register

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from monkeylib import resources
 from monkeylib.errors import first_line
+from monkeylib.runs.names import MANIFEST
 
 _SECONDS = 5  # until the hub counts as out of reach
 # A name such as "owner/name"; folders are looked for first.
@@ -40,6 +41,13 @@ def fetch_model(name: str | Path) -> Path:
     folder = resources.find_model(name)
     if folder.exists() or not _NAME.fullmatch(str(name)):
         return folder
+    # A path of two parts looks like a name on a hub.
+    if (folder.parent / MANIFEST).is_file():
+        raise FileNotFoundError(
+            f"there is no {folder.name} in {folder.parent}, a training run that is not finished: run it "
+            "again to go on, or make a model of its last checkpoint with "
+            f"`monkeylib convert {folder.parent} NEW_FOLDER`"
+        )
 
     go_offline_if_unreachable(name)
     try:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from monkeylib.processing import GridInput
 
 
+_HOW = "One question per line; an empty line, or Ctrl-D, ends the conversation."
+
+
 def chat(
     image: options.ImageSource,
     more_images: Annotated[
@@ -51,9 +54,14 @@ def chat(
 
     conversation = _conversation(monkey, images, tiles)
     if sys.stdin.isatty():
-        print("One question per line; an empty line, or Ctrl-D, ends the conversation.", file=sys.stderr)
+        print(_HOW, file=sys.stderr)
 
     while question := _read_question():
+        # What other programs take for a command is no question either.
+        if sys.stdin.isatty() and question.startswith("/"):
+            print(_HOW, file=sys.stderr)
+            continue
+
         # Ctrl-C in the middle of an answer ends its thread, too.
         with conversation(question, max_new_tokens=max_new_tokens, **generation) as stream:
             for part in stream:

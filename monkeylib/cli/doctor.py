@@ -20,26 +20,34 @@ def doctor(
 
     Nothing is downloaded or written. The exit code is 1 where the core itself is not complete.
     """
-    from rich.console import Console
-
     from monkeylib.doctor import diagnose
-    from monkeylib.tables import print_table
 
     diagnoses = diagnose()
     if json:
         for diagnosis in diagnoses:
             options.print_json(diagnosis.to_dict())
     else:
-        console = Console()
-        for area in dict.fromkeys(diagnosis.area for diagnosis in diagnoses):
-            rows = [diagnosis.to_dict() for diagnosis in diagnoses if diagnosis.area == area]
-            print_table([{name: row[name] for name in list(row)[1:]} for row in rows], area, console)
+        _print_areas(diagnoses)
 
     missing = [diagnosis for diagnosis in diagnoses if diagnosis.status == "missing"]
     if not json:
         print(_summary(missing))
     if any(diagnosis.name == "core" for diagnosis in missing):
         raise typer.Exit(1)
+
+
+def _print_areas(diagnoses: "list[Diagnosis]") -> None:
+    """Print a line for each diagnosis, and its remedy below it: the details are too long for a table."""
+    name_width = max(len(diagnosis.name) for diagnosis in diagnoses)
+    for area in dict.fromkeys(diagnosis.area for diagnosis in diagnoses):
+        print(area)
+        for diagnosis in diagnoses:
+            if diagnosis.area != area:
+                continue
+            print(f"  {diagnosis.status:<7}  {diagnosis.name:<{name_width}}  {diagnosis.detail}")
+            if diagnosis.remedy:
+                print(f"{' ' * (name_width + 13)}-> {diagnosis.remedy}")
+        print()
 
 
 def _summary(missing: "list[Diagnosis]") -> str:

@@ -61,10 +61,13 @@ def profiles(json: JsonRows = False) -> None:
 
 
 def prompts(json: JsonRows = False) -> None:
-    """List the prompt templates, with their text and where the question stands in it."""
+    """List the prompt templates: what each is for, its text, and where the question stands in it."""
     from monkeylib.prompts import PROMPTS
 
-    rows: list[Row] = [{"name": name, "text": repr(template.text)} for name, template in PROMPTS.items()]
+    rows: list[Row] = [
+        {"name": name, "text": repr(template.text), "purpose": template.purpose}
+        for name, template in PROMPTS.items()
+    ]
     _print_rows(rows, "prompts", json)
 
 
@@ -74,8 +77,7 @@ def experts(json: JsonRows = False) -> None:
 
     rows: list[Row] = []
     for name, entry in EXPERTS.entries.items():
-        # Weights that are no assets come from a hub when they are needed.
-        state = "from a hub"
+        state = entry.weights_from
         if entry.assets is not None:
             missing = missing_assets(name)
             state = f"missing: monkeylib assets fetch {' '.join(missing)}" if missing else "here"

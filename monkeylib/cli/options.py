@@ -4,6 +4,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -103,6 +104,14 @@ def expand_home(path: Path) -> Path:
     Commands call it once, so that all that use the path mean the same folder.
     """
     return Path(os.path.expanduser(path))
+
+
+def program(name: str) -> str:
+    """Return how to call a program of this environment, which need not be on the path of the shell."""
+    path = Path(sys.executable).parent / name
+    if not path.exists() or shutil.which(name) == str(path):
+        return name
+    return resources.display_path(path)
 
 
 def default_checkpoint() -> Path:

@@ -98,3 +98,13 @@ def test_model_that_no_hub_gives_is_said_in_one_sentence(hub_at, closed_port):
     with pytest.raises(FileNotFoundError, match="no model hub gave a model of that name") as raised:
         hub.fetch_model("nobody/no-model")
     assert "\n" not in str(raised.value)
+
+
+def test_model_of_a_run_that_is_not_finished_is_not_looked_for_on_a_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(
+        FileNotFoundError, match="not finished: run it again .* `monkeylib convert run NEW_FOLDER`"
+    ):
+        hub.fetch_model("run/model")

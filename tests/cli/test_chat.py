@@ -25,10 +25,11 @@ def test_terminal_says_how_the_conversation_ends(call, checkpoint, image, monkey
         def isatty(self):
             return True
 
-    monkeypatch.setattr(sys, "stdin", Terminal("What?\n\nnever\n"))
+    monkeypatch.setattr(sys, "stdin", Terminal("/help\nWhat?\n\nnever\n"))
     code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
     assert code == 0 and len(output.splitlines()) == 1
-    assert errors.startswith("One question per line; an empty line, or Ctrl-D, ends the conversation.\n> ")
+    how = "One question per line; an empty line, or Ctrl-D, ends the conversation.\n"
+    assert errors.startswith(f"{how}> {how}> ")  # a /command is answered, and is no question
 
 
 def test_json_holds_a_line_for_each_answer(call, checkpoint, image, monkey, monkeypatch):

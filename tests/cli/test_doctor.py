@@ -7,12 +7,15 @@ from importlib import metadata
 from monkeylib import doctor
 
 
-def test_findings_are_tables_or_lines_of_json(call):
+def test_diagnoses_are_lines_or_json(call):
     code, output, _ = call("doctor")
     assert code == 0
     for text in ("machine", "packages", "assets", "nano-monkey"):
         assert text in output
     assert re.fullmatch(r"Everything is here\.|The core is complete\. .*: [\w-]+.*", output.splitlines()[-1])
+
+    # What is long stands in a line of its own, not in the cells of a wide table.
+    assert max(map(len, output.splitlines()[:-1])) < 160
 
     code, output, _ = call("doctor", "--json")
     diagnoses = [json.loads(line) for line in output.splitlines()]

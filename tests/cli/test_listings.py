@@ -55,4 +55,10 @@ def test_missing_weights_are_listed_with_what_fetches_them(call, monkeypatch):
     monkeypatch.setattr(registry, "missing_assets", lambda name: ["a", "b"])
     rows = [json.loads(line) for line in call("experts", "--json")[1].splitlines()]
     states = {row["weights"] for row in rows}
-    assert states == {"from a hub", "missing: monkeylib assets fetch a b"}
+    assert {"from a hub", "missing: monkeylib assets fetch a b"} < states
+    assert "the released file, in $MONKEYLIB_WEIGHTS" in states and "none: an endpoint answers" in states
+
+
+def test_each_prompt_says_what_it_is_for(call):
+    rows = [json.loads(line) for line in call("prompts", "--json")[1].splitlines()]
+    assert all(row["purpose"] for row in rows)

@@ -73,7 +73,7 @@ class ChatVision(ChatModel, Expert):
         return self.describe_estimate(count, len(_PROMPT), "")
 
 
-@register_expert("chat-vision", sets={"vision": 1})
+@register_expert("chat-vision", sets={"vision": 1}, weights_from="none: an endpoint answers")
 def chat_vision() -> ChatVision:
     """Return an expert configured by the environment."""
     return ChatVision.from_environment()

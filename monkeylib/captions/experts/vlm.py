@@ -23,7 +23,7 @@ MODEL, GRID = "MONKEYLIB_VLM", "MONKEYLIB_VLM_GRID"
 _MAXIMUM_TOKENS = 60
 
 
-@register_expert("vlm")
+@register_expert("vlm", weights_from=f"a model of yours: ${MODEL}")
 class VLMCaptions(Expert):
     """Captions of full images by an image-text model, greedily.
 

@@ -33,7 +33,7 @@ CHECKPOINTS = ("grit_b_densecap.pth", "grit_b_densecap_objectdet.pth")
 VOCABULARY = "bert-vocabulary"
 
 
-@register_expert("grit", sets={"paper": 2})
+@register_expert("grit", sets={"paper": 2}, weights_from=f"the released file, in ${WEIGHTS}")
 class GritRegions(TorchModel, Expert):
     """Regions with a phrase each, by the score of their boxes; a region's own score is its phrase's as well.
 
