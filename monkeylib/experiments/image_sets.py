@@ -61,9 +61,9 @@ def compare_on_image_sets(
         first"), `value` with its 95 % interval from `low` to `high`, and the number `n` of questions.
     """
     rows: list[Row] = []
-    for images, make in _MAKE.items():
+    for images in _MAKE:
         for split, count in counts.items():
-            questions = synthetic.make_test_set(split, count, make=partial(make, size=size))
+            questions = make_questions(images, split, count, size)
             examples = [nano_example(question) for question in questions]
             scores = {name: _Scores(*_score(model, examples)) for name, model in models.items()}
 
@@ -74,6 +74,13 @@ def compare_on_image_sets(
                 key = {"images": images, "change": change, "split": split}
                 rows += [{**key, **row} for row in _rows(scores, members, clusters)]
     return rows
+
+
+def make_questions(
+    images: str, split: str, count: int, size: tuple[int, int]
+) -> list[synthetic.TestQuestion]:
+    """Return questions of a split ("fine", "large", "general") about a set of images."""
+    return synthetic.make_test_set(split, count, make=partial(_MAKE[images], size=size))
 
 
 def _score(model: Monkey, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,34 @@
+import pytest
+
+from monkeylib import profiles, tables
+from monkeylib.experiments import training_seeds
+
+
+@pytest.fixture()
+def short(monkeypatch):
+    monkeypatch.setattr(training_seeds, "COUNTS", {"fine": 6, "general": 4})
+    return profiles.load_profile("smoke")
+
+
+def test_each_seed_and_all_of_them_are_compared_with_the_base(short, tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    training_seeds.main(["--profile", "smoke", "--seeds", "1", "2"])
+    rows = tables.read_table(training_seeds.TABLE, "smoke")
+    assert [(row["images"], row["split"], row["seed"]) for row in rows] == [
+        (images, split, seed)
+        for images in ("test", "fresh")
+        for split in ("fine", "general")
+        for seed in ("1", "2", "all")
+    ]
+    for first, second, both in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+        assert first["base"] == second["base"] == both["base"]
+        assert both["monkey"] == pytest.approx((first["monkey"] + second["monkey"]) / 2)
+        assert both["difference"] == pytest.approx(both["monkey"] - both["base"])
+        assert both["low"] <= both["difference"] <= both["high"] and both["n"] == first["n"]
+
+    # Finished trainings are not repeated, and those of two seeds are two models.
+    first, second = (training_seeds.train(short, seed) for seed in (1, 2))
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (first, second)]
+    assert weights[0] != weights[1]
+    times = (first / "model.safetensors").stat().st_mtime_ns
+    assert (training_seeds.train(short, 1) / "model.safetensors").stat().st_mtime_ns == times
