@@ -261,21 +261,27 @@ async def _send_captions(request: web.Request) -> web.Response:
 
 async def _send_answers(request: web.Request) -> web.StreamResponse:
     demo = request.app[DEMO]
-    async with demo.worker.place() as limit:
-        body = await read_json(request)
-        async with aclosing(demo.worker.iterate(_as_sentences(demo.answers(body)))) as events:
-            return await send_events(request, events, limit)
+    body = await _read_body(request)
+    async with demo.worker.place() as place:
+        async with aclosing(demo.worker.iterate(_as_sentences(demo.answers(body)), place)) as events:
+            return await send_events(request, events, place.limit)
 
 
 async def _compute(request: web.Request, compute: Callable[[Demo, Any], dict[str, Any]]) -> web.Response:
     """Answer with what is computed when it is this request's turn."""
     demo = request.app[DEMO]
+    body = await _read_body(request)
     async with demo.worker.place():
-        body = await read_json(request)
         try:
             return web.json_response(await demo.worker.run(lambda: compute(demo, body)))
         except ValueError as error:
             raise _as_sentence(error) from error
+
+
+async def _read_body(request: web.Request) -> Any:
+    """Return the body of a request, which takes no place in the queue while it comes."""
+    request.app[DEMO].worker.require_place()
+    return await read_json(request)
 
 
 def _as_sentences(events: Iterator[T]) -> Iterator[T]:

@@ -52,14 +52,17 @@ def add_chat_api(app: web.Application, engine: Engine) -> None:
 
 async def _complete_chat(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
-    async with engine.worker.place() as limit:
-        body = await read_json(request)
+    # A body that comes slowly takes no place in the queue.
+    engine.worker.require_place()
+    body = await read_json(request)
+
+    async with engine.worker.place() as place:
         chat_request = read_request(body, engine.name, engine.limits, engine.allow_address)
         completion = chat_responses.new_completion(engine.name, time.time())
 
-        async with aclosing(engine.worker.iterate(engine.stream(chat_request))) as parts:
+        async with aclosing(engine.worker.iterate(engine.stream(chat_request), place)) as parts:
             if chat_request.streams:
-                return await send_events(request, _chunks(chat_request, completion, parts), limit)
+                return await send_events(request, _chunks(chat_request, completion, parts), place.limit)
             async for part in parts:
                 if isinstance(part, Answer):
                     return web.json_response(completion.full_answer(part))

@@ -19,12 +19,15 @@ from aiohttp import web
 from monkeylib.errors import first_line, is_out_of_memory
 from monkeylib.progress import say
 from monkeylib.redaction import redact
-from monkeylib.serving.limits import Limits, RequestError, TookTooLong
+from monkeylib.serving.limits import CameTooSlowly, Limits, RequestError, TookTooLong, TooManyRequests
 
 KEY = web.AppKey("key", str)
 LIMITS = web.AppKey("limits", Limits)
 IS_LOCAL = web.AppKey("is_local", bool)
+ARRIVING = web.AppKey("arriving", set[int])  # ids of requests whose bodies are read
 
+_MOST_ARRIVING = 32  # bodies at once, each in memory as far as it has come
+_SECONDS_OF_THE_END = 5  # that a client has to take the last of an answer
 _SHUTDOWN_SECONDS = 5  # that requests have to end when the server does
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,7 +42,7 @@ def new_app(limits: Limits, key: str = "", is_local: bool = True) -> web.Applica
         is_local: whether only names of the loopback address are answered to.
     """
     app = web.Application(client_max_size=limits.max_bytes, middlewares=[_errors_of_the_api])
-    app[LIMITS], app[KEY], app[IS_LOCAL] = limits, key, is_local
+    app[LIMITS], app[KEY], app[IS_LOCAL], app[ARRIVING] = limits, key, is_local, set()
     return app
 
 
@@ -90,8 +93,23 @@ async def read_json(request: web.Request) -> Any:
     """Return the body of a request.
 
     Raises:
-        RequestError: it is too large, or no JSON.
+        RequestError: it is too large, it comes too slowly or beside too many others, or it is no JSON.
     """
+    limits, arriving = request.app[LIMITS], request.app[ARRIVING]
+    if len(arriving) >= _MOST_ARRIVING:
+        raise TooManyRequests(len(arriving))
+
+    arriving.add(id(request))
+    try:
+        async with asyncio.timeout(limits.max_seconds):
+            return await _read_json(request)
+    except TimeoutError:
+        raise CameTooSlowly(limits.max_seconds) from None
+    finally:
+        arriving.discard(id(request))
+
+
+async def _read_json(request: web.Request) -> Any:
     if request.content_type != "application/json":
         raise RequestError(
             f"the body is of type {request.content_type}: expected application/json", status=415
@@ -129,6 +147,20 @@ async def send_events(
             await response.prepare(request)
         await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
 
+    async def send_end(event: dict[str, Any] | None = None) -> None:
+        """Send a last event and the end; a client that does not read it in time is left."""
+        try:
+            async with asyncio.timeout(_SECONDS_OF_THE_END):
+                if event is not None:
+                    await send(event)
+                if not response.prepared:
+                    await response.prepare(request)
+                await response.write(b"data: [DONE]\n\n")
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+
     try:
         async for event in events:
             await send(event)
@@ -139,12 +171,10 @@ async def send_events(
     except asyncio.CancelledError:
         if not (response.prepared and limit.expired()):
             raise
-        await send(error_body(TookTooLong(request.app[LIMITS].max_seconds)))
+        await send_end(error_body(TookTooLong(request.app[LIMITS].max_seconds)))
+        return response
 
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
+    await send_end()
     return response
 
 

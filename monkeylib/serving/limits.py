@@ -13,7 +13,8 @@ class Limits:
         max_bytes: size of the body of a request; its images stand in it.
         max_images: images in a conversation.
         max_new_tokens: length of an answer. Answers have at most as many where a request names no limit.
-        max_seconds: from the arrival of a request to the end of its answer, its time in the queue included.
+        max_seconds: from the arrival of a complete request to the end of its answer, its time in the queue
+            included. As long may it take to arrive.
         max_waiting: requests that wait while another one is answered.
     """
 
@@ -63,6 +64,17 @@ class TooManyRequests(RequestError):
             status=503,
             kind="server_error",
             code="overloaded",
+        )
+
+
+class CameTooSlowly(RequestError):
+    """A request was not complete in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the request was not complete within {seconds:g} s: send smaller images",
+            status=408,
+            code="timeout",
         )
 
 

@@ -9,12 +9,30 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from monkeylib.serving.limits import Limits, TookTooLong, TooManyRequests
 
 T = TypeVar("T")
 _END = object()
+
+
+class Place:
+    """A place in the queue of a worker.
+
+    Attributes:
+        limit: of time; it holds until the answer is sent, also where the place has been left before.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, leave: Callable[[], None]) -> None:
+        self.limit = limit
+        self._leave: Callable[[], None] | None = leave
+
+    def leave(self) -> None:
+        """Make room for another request, once."""
+        if self._leave is not None:
+            self._leave()
+        self._leave = None
 
 
 class Worker:
@@ -31,42 +49,70 @@ class Worker:
         self._present = 0  # requests that wait or are computed
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[asyncio.Timeout]:
-        """Hold a place in the queue, for as long as the limit of time, which is yielded.
+    async def place(self) -> AsyncIterator[Place]:
+        """Hold a place in the queue, for as long as the limit of time at most.
 
         Raises:
             RequestError: the queue is full, or the time is over.
         """
-        if self._present > self.limits.max_waiting:
-            raise TooManyRequests(self.limits.max_waiting)
-
+        self.require_place()
         self._present += 1
+        limit = asyncio.timeout(self.limits.max_seconds)
+        place = Place(limit, self._forget_one)
         try:
-            async with asyncio.timeout(self.limits.max_seconds) as limit:
-                yield limit
+            async with limit:
+                yield place
         except TimeoutError:
             if not limit.expired():
                 raise
             raise TookTooLong(self.limits.max_seconds) from None
         finally:
-            self._present -= 1
+            place.leave()
+
+    def require_place(self) -> None:
+        """Refuse a request where the queue is full.
+
+        Raises:
+            TooManyRequests: it is.
+        """
+        if self._present > self.limits.max_waiting:
+            raise TooManyRequests(self.limits.max_waiting)
+
+    def _forget_one(self) -> None:
+        self._present -= 1
 
     async def run(self, function: Callable[[], T]) -> T:
         """Return what a function computes when it is its turn; within a `place`."""
         async with self._turn:
             return await self._compute(function)
 
-    async def iterate(self, iterator: Iterator[T]) -> AsyncIterator[T]:
-        """Yield what a generator computes when it is its turn; within a `place`.
+    async def iterate(self, iterator: Iterator[T], place: Place) -> AsyncIterator[T]:
+        """Yield what a generator computes when it is its turn, and leave the place when all is computed.
 
-        Whoever reads it may stop early: the generator is closed then.
+        Nobody waits for a client that reads slowly: its items are kept for it. Whoever reads them may stop
+        early: the generator is closed then.
         """
-        async with self._turn:
-            try:
-                while (item := await self._compute(lambda: next(iterator, _END))) is not _END:
-                    yield item
-            finally:
-                await self._compute(iterator.close)
+        items: asyncio.Queue[T | object] = asyncio.Queue()
+
+        async def compute() -> None:
+            async with self._turn:
+                try:
+                    while (item := await self._compute(lambda: next(iterator, _END))) is not _END:
+                        items.put_nowait(item)
+                finally:
+                    await self._compute(iterator.close)
+            place.leave()
+
+        task = asyncio.create_task(compute())
+        task.add_done_callback(lambda _: items.put_nowait(_END))
+        try:
+            while (item := await items.get()) is not _END:
+                yield cast(T, item)
+            await task  # raises what computing has raised
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
 
     def close(self) -> None:
         """End the thread once it has computed what it is at."""

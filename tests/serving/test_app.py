@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -197,9 +199,9 @@ def test_stream_that_takes_too_long_ends_with_an_error(served_monkey, make_image
 
         @contextlib.asynccontextmanager
         async def watched_place():
-            async with place() as limit:
-                held.append((asyncio.get_running_loop(), limit))
-                yield limit
+            async with place() as held_place:
+                held.append((asyncio.get_running_loop(), held_place.limit))
+                yield held_place
 
         def stream(request):
             yield "a"
@@ -214,6 +216,54 @@ def test_stream_that_takes_too_long_ends_with_an_error(served_monkey, make_image
             chunks = complete(client, [user(make_image(), "x")], stream=True)
             with pytest.raises(openai.APIError, match="no complete answer within 120 s"):
                 list(chunks)
+
+
+@contextlib.contextmanager
+def slow_client(address, head, body):
+    """A connection on which a request has come as far as `body`, and from which nothing is read."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(head.format(host=host).encode() + body)
+        yield connection
+
+
+HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+
+
+def test_clients_that_send_slowly_hold_up_nobody(served_monkey, make_image):
+    limits = Limits(max_waiting=0, max_seconds=60)
+    with serving(served_monkey, limits=limits) as (address, _), contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(slow_client(address, HEAD + "Content-Length: 1000\r\n\r\n", b'{"model"'))
+        with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+            assert complete(client, [user(make_image(), "x")]).choices
+
+
+def test_request_that_is_not_complete_in_time_is_refused(served_monkey):
+    with serving(served_monkey, limits=Limits(max_seconds=1)) as (address, _):
+        with slow_client(address, HEAD + "Content-Length: 1000\r\n\r\n", b'{"model"') as connection:
+            assert b" 408 " in connection.recv(1000).splitlines()[0]
+
+
+def test_clients_that_read_slowly_hold_up_nobody(served_monkey, make_image, monkeypatch):
+    with serving(served_monkey, limits=Limits(max_waiting=0, max_seconds=60)) as (address, engine):
+        answer, computed = engine.stream, threading.Event()
+
+        def stream(request):
+            if not request.streams:
+                yield from answer(request)
+                return
+            for _ in range(200):
+                yield "a" * 100_000  # more than the buffers of the connection take
+            computed.set()
+
+        monkeypatch.setattr(engine, "stream", stream)
+        body = json.dumps({"model": MODEL, "messages": [user(make_image(), "x")], "stream": True}).encode()
+        with slow_client(address, HEAD + f"Content-Length: {len(body)}\r\n\r\n", body):
+            assert computed.wait(30)
+            with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+                assert complete(client, [user(make_image(), "x")]).choices
 
 
 def test_the_caption_pipelines_client_is_served(server, served_monkey, tmp_path, capsys):

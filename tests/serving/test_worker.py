@@ -18,8 +18,8 @@ def count(closed=None, until=3):
 
 
 async def collect(worker, iterator):
-    async with worker.place():
-        return [item async for item in worker.iterate(iterator)]
+    async with worker.place() as place:
+        return [item async for item in worker.iterate(iterator, place)]
 
 
 def test_queue_has_a_limit():
@@ -55,8 +55,8 @@ def test_time_has_a_limit_and_the_next_one_is_computed():
 def test_reader_that_goes_away_closes_what_computes():
     async def run():
         worker, closed = Worker(Limits()), []
-        async with worker.place():
-            items = worker.iterate(count(closed, 10**9))
+        async with worker.place() as place:
+            items = worker.iterate(count(closed, 10**9), place)
             await anext(items)
             await items.aclose()
         items = await collect(worker, count())
