@@ -180,7 +180,8 @@ def say_detail(sentence: str) -> None:
 
 def say_error(sentence: str) -> None:
     """Tell the user an error in one line on standard error, however quiet the process is."""
-    print(f"monkeylib: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+    sentence = resources.as_typed(" ".join(sentence.split()))
+    print(f"monkeylib: {sentence}", file=sys.stderr, flush=True)
 
 
 @contextmanager

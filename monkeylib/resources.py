@@ -165,6 +165,19 @@ def display_path(path: Path | str) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
+# A command in a message: between quotes, or where something ends by it.
+_COMMAND = re.compile(r"(^|`|: )monkeylib (?=[a-z])")
+
+
+def as_typed(text: str) -> str:
+    """Return a message whose commands can be typed here: with the path of this program where the user has
+    called it by one, such as `.venv/bin/monkeylib`, since its folder is not on the path of the shell."""
+    program = sys.argv[0] if sys.argv else ""
+    if Path(program).name != "monkeylib" or shutil.which("monkeylib") is not None:
+        return text
+    return _COMMAND.sub(lambda match: f"{match[1]}{program} ", text)
+
+
 def in_notebook() -> bool:
     """Return whether the code runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

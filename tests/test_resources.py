@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,3 +170,40 @@ def test_published_results_are_read_where_one_has_none_of_ones_own(monkeypatch, 
     assert resources.published(path).read_text() == "published"
     path.write_text("own")
     assert resources.published(path).read_text() == "own"
+
+
+@pytest.mark.parametrize(
+    ("called", "on_path", "typed"),
+    [
+        (
+            ".venv/bin/monkeylib",
+            None,
+            "run `.venv/bin/monkeylib assets fetch x`: a model that monkeylib brings",
+        ),
+        (
+            ".venv/bin/monkeylib",
+            "/bin/monkeylib",
+            "run `monkeylib assets fetch x`: a model that monkeylib brings",
+        ),
+        ("pytest", None, "run `monkeylib assets fetch x`: a model that monkeylib brings"),
+    ],
+)
+def test_commands_in_messages_can_be_typed(monkeypatch, called, on_path, typed):
+    monkeypatch.setattr(sys, "argv", [called, "doctor"])
+    monkeypatch.setattr(resources.shutil, "which", lambda name: on_path)
+    assert resources.as_typed("run `monkeylib assets fetch x`: a model that monkeylib brings") == typed
+
+
+def test_program_called_by_its_path_names_commands_by_it(tmp_path):
+    program = Path(sys.executable).parent / "monkeylib"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    result = subprocess.run(
+        [program, "answer", resources.samples() / "receipt.png", "what?", "--model", "run/model"],
+        env={**os.environ, "PATH": os.defpath},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2 and f"`{program} convert run NEW_FOLDER`" in result.stderr

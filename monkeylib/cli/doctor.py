@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from monkeylib import resources
 from monkeylib.cli import options
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _print_areas(diagnoses: "list[Diagnosis]") -> None:
                 continue
             print(f"  {diagnosis.status:<7}  {diagnosis.name:<{name_width}}  {diagnosis.detail}")
             if diagnosis.remedy:
-                print(f"{' ' * (name_width + 13)}-> {diagnosis.remedy}")
+                print(f"{' ' * (name_width + 13)}-> {resources.as_typed(diagnosis.remedy)}")
         print()
 
 

@@ -80,7 +80,9 @@ def experts(json: JsonRows = False) -> None:
         state = entry.weights_from
         if entry.assets is not None:
             missing = missing_assets(name)
-            state = f"missing: monkeylib assets fetch {' '.join(missing)}" if missing else "here"
+            state = "here"
+            if missing:
+                state = resources.as_typed(f"missing: monkeylib assets fetch {' '.join(missing)}")
         rows.append({"name": name, "sets": ", ".join(entry.sets), "weights": state})
 
     _print_rows(rows, "experts", json)
