@@ -29,11 +29,17 @@ from monkeylib.training import finetune
 TABLE = "training_seeds"
 ALL_SEEDS = "all"
 IMAGES = ("test", "fresh")
+SHIPPED = "nano-monkey"  # trained with seed 0: recipes.nano_monkey.ship
 COUNTS = {"fine": 600, "large": 600, "general": 600}  # questions about each set of images
 
 
 def train(profile: Profile, seed: int, progress: bool = False) -> Path:
-    """Return the checkpoint of Monkey trained with a seed; a finished training is not repeated."""
+    """Return the checkpoint of Monkey trained with a seed; a finished training is not repeated.
+
+    With seed 0 and the profile `nano` it is the model that the repository ships.
+    """
+    if (profile.name, seed) == (resources.COMMITTED_PROFILE, 0):
+        return resources.models() / SHIPPED
     # Beside that of notebook 05, which another seed of the series would replace.
     folder = resources.runs(profile.name) / "training_seeds" / f"monkey-{seed}"
     return finetune.run(profile.with_seed(seed), folder, progress)
