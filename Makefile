@@ -26,7 +26,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce ablations test test-notebooks test-harness test-browser test-ray bench torture docs lab nano-base nano-llava lint lock audit clean
+.PHONY: help install reproduce ablations test test-notebooks test-alone test-harness test-browser test-ray bench torture docs lab nano-base nano-llava lint lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ test: $(STAMP) ## test everything but whole notebooks
 
 test-notebooks: $(STAMP) ## check what notebooks and pages state, run all notebooks on tiny models, and the code of guides (6 minutes)
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)
+
+# Each installs the library anew, from the registries, as where nothing of the repository is.
+test-alone: $(STAMP) ## run each notebook alone in an empty folder, where its first cell installs a wheel (15 minutes)
+	MONKEYLIB_ALONE=1 $(BIN)/python -m pytest -p no:nbval tests/test_notebooks_alone.py
 
 # In an environment of its own, over that of the library: what harnesses need is no dependency of it.
 RAISING_TESTS := $(addprefix tests/raising/,test_bases.py test_collator.py test_families.py)
