@@ -28,7 +28,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="Longest time of a request, waiting included, in seconds.")
+        float,
+        typer.Option(min=1, help="Longest time of a request that has arrived, waiting included, in seconds."),
     ] = 120,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Requests that may wait while one is answered.")

@@ -26,7 +26,8 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = 8000,
     max_new_tokens: options.MaxNewTokens = 512,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="Longest time of a request, waiting included, in seconds.")
+        float,
+        typer.Option(min=1, help="Longest time of a request that has arrived, waiting included, in seconds."),
     ] = 120,
     max_waiting: Annotated[
         int, typer.Option(min=0, help="Requests that may wait while one is answered; others get status 503.")

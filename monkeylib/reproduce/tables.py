@@ -45,6 +45,17 @@ _COLUMNS = {
         "seeds": "seeds",
         "verdict": "verdict",
     },
+    "training_seeds": {
+        "images": "images",
+        "split": "questions",
+        "seed": "seed",
+        "base": "base",
+        "monkey": "Monkey",
+        "difference": "difference",
+        "low": "from",
+        "high": "to",
+        "n": "n",
+    },
     "verdicts": {"statement": "claim", "exact_match": "exact match, %", "verdict": "verdict"},
 }
 

@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -19,18 +20,24 @@ from aiohttp import web
 from monkeylib.errors import first_line, is_out_of_memory
 from monkeylib.progress import say
 from monkeylib.redaction import redact
-from monkeylib.serving.limits import CameTooSlowly, Limits, RequestError, TookTooLong, TooManyRequests
+from monkeylib.serving.limits import CameTooSlowly, Limits, RequestError, TookTooLong
 
 KEY = web.AppKey("key", str)
 LIMITS = web.AppKey("limits", Limits)
 IS_LOCAL = web.AppKey("is_local", bool)
-ARRIVING = web.AppKey("arriving", set[int])  # ids of requests whose bodies are read
+ARRIVALS = web.AppKey("arrivals", "Arrivals")
 
-_MOST_ARRIVING = 32  # bodies at once, each in memory as far as it has come
 _SECONDS_OF_THE_END = 5  # that a client has to take the last of an answer
 _SHUTDOWN_SECONDS = 5  # that requests have to end when the server does
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Arrivals:
+    """Bodies that are arriving: their bytes, which are in memory."""
+
+    bytes: int = 0
 
 
 def new_app(limits: Limits, key: str = "", is_local: bool = True) -> web.Application:
@@ -41,8 +48,8 @@ def new_app(limits: Limits, key: str = "", is_local: bool = True) -> web.Applica
         key: that clients have to send; empty for none.
         is_local: whether only names of the loopback address are answered to.
     """
-    app = web.Application(client_max_size=limits.max_bytes, middlewares=[_errors_of_the_api])
-    app[LIMITS], app[KEY], app[IS_LOCAL], app[ARRIVING] = limits, key, is_local, set()
+    app = web.Application(middlewares=[_errors_of_the_api])
+    app[LIMITS], app[KEY], app[IS_LOCAL], app[ARRIVALS] = limits, key, is_local, Arrivals()
     return app
 
 
@@ -93,37 +100,14 @@ async def read_json(request: web.Request) -> Any:
     """Return the body of a request.
 
     Raises:
-        RequestError: it is too large, it comes too slowly or beside too many others, or it is no JSON.
+        RequestError: it is of another type, too large, too slow, or no JSON; or others are arriving.
     """
-    limits, arriving = request.app[LIMITS], request.app[ARRIVING]
-    if len(arriving) >= _MOST_ARRIVING:
-        raise TooManyRequests(len(arriving))
-
-    arriving.add(id(request))
-    try:
-        async with asyncio.timeout(limits.max_seconds):
-            return await _read_json(request)
-    except TimeoutError:
-        raise CameTooSlowly(limits.max_seconds) from None
-    finally:
-        arriving.discard(id(request))
-
-
-async def _read_json(request: web.Request) -> Any:
     if request.content_type != "application/json":
         raise RequestError(
             f"the body is of type {request.content_type}: expected application/json", status=415
         )
-    try:
-        body = await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise RequestError(
-            f"the request is larger than the {request.app[LIMITS].max_bytes:,} bytes that this server takes: "
-            "send smaller images",
-            status=413,
-            code="request_too_large",
-        ) from error
 
+    body = await _receive(request)
     try:
         return json.loads(body)
     # Brackets within brackets, thousands deep, are a RecursionError.
@@ -131,51 +115,91 @@ async def _read_json(request: web.Request) -> Any:
         raise RequestError(f"the body is not JSON ({first_line(error)}): send a JSON object") from error
 
 
+async def _receive(request: web.Request) -> bytearray:
+    """Return the bytes of a request's body."""
+    limits, arrivals = request.app[LIMITS], request.app[ARRIVALS]
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.max_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                arrivals.bytes += len(chunk)
+                if len(body) > limits.max_bytes:
+                    raise RequestError(
+                        f"the request is larger than the {limits.max_bytes:,} bytes that this server takes: "
+                        "send smaller images",
+                        status=413,
+                        code="request_too_large",
+                    )
+                # As many as the queue may hold, so that memory has a limit, too.
+                if arrivals.bytes > limits.max_bytes * (limits.max_waiting + 1):
+                    raise RequestError(
+                        "too many large requests are arriving: send this one again in a moment",
+                        status=503,
+                        kind="server_error",
+                        code="overloaded",
+                    )
+    except TimeoutError:
+        raise CameTooSlowly(limits.max_seconds) from None
+    finally:
+        arrivals.bytes -= len(body)
+    return body
+
+
 async def send_events(
     request: web.Request, events: AsyncIterator[dict[str, Any]], limit: asyncio.Timeout
 ) -> web.StreamResponse:
     """Send events as they come (server-sent events), and `[DONE]` behind them.
 
-    An error before the first event has a status, one behind it is an event; also the end of the time limit.
+    An error before the first event has a status, one behind it is an event; also the end of the time limit. A
+    client that has gone, or does not read, is left.
     """
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
     )
+    is_sending = False
 
-    async def send(event: dict[str, Any]) -> None:
+    async def send(data: bytes) -> None:
+        nonlocal is_sending
+        is_sending = True
         if not response.prepared:
             await response.prepare(request)
-        await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        await response.write(data)
+        is_sending = False
 
-    async def send_end(event: dict[str, Any] | None = None) -> None:
-        """Send a last event and the end; a client that does not read it in time is left."""
-        try:
-            async with asyncio.timeout(_SECONDS_OF_THE_END):
-                if event is not None:
-                    await send(event)
-                if not response.prepared:
-                    await response.prepare(request)
-                await response.write(b"data: [DONE]\n\n")
-                await response.write_eof()
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
+    async def send_end(last: bytes = b"") -> None:
+        async with asyncio.timeout(_SECONDS_OF_THE_END):
+            await send(last + b"data: [DONE]\n\n")
+            await response.write_eof()
 
     try:
-        async for event in events:
-            await send(event)
-    except Exception as error:
-        if not response.prepared:
+        try:
+            async for event in events:
+                await send(_as_data(event))
+            await send_end()
+        except ConnectionError:
             raise
-        await send(error_body(as_request_error(error)))
-    except asyncio.CancelledError:
-        if not (response.prepared and limit.expired()):
+        except Exception as error:
+            if not response.prepared:
+                raise
+            await send_end(_as_data(error_body(as_request_error(error))))
+        except asyncio.CancelledError:
+            # While a write is blocked, nothing else can be written.
+            if not (response.prepared and limit.expired()) or is_sending:
+                raise
+            await send_end(_as_data(error_body(TookTooLong(request.app[LIMITS].max_seconds))))
+    except (TimeoutError, ConnectionError, asyncio.CancelledError) as error:
+        is_stopped = isinstance(error, asyncio.CancelledError) and not limit.expired()
+        if is_stopped or not response.prepared:
             raise
-        await send_end(error_body(TookTooLong(request.app[LIMITS].max_seconds)))
-        return response
-
-    await send_end()
+        # Its connection is given up: a second response must not follow on it.
+        if request.transport is not None:
+            request.transport.abort()
     return response
+
+
+def _as_data(event: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
 
 
 # --- errors, and who may come in

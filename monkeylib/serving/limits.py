@@ -14,7 +14,7 @@ class Limits:
         max_images: images in a conversation.
         max_new_tokens: length of an answer. Answers have at most as many where a request names no limit.
         max_seconds: from the arrival of a complete request to the end of its answer, its time in the queue
-            included. As long may it take to arrive.
+            included. Its body may take as long again to arrive.
         max_waiting: requests that wait while another one is answered.
     """
 

@@ -101,7 +101,7 @@ class Worker:
                         items.put_nowait(item)
                 finally:
                     await self._compute(iterator.close)
-            place.leave()
+                    place.leave()
 
         task = asyncio.create_task(compute())
         task.add_done_callback(lambda _: items.put_nowait(_END))

@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -223,7 +224,7 @@ def slow_client(address, head, body):
     """A connection on which a request has come as far as `body`, and from which nothing is read."""
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         connection.sendall(head.format(host=host).encode() + body)
         yield connection
 
@@ -234,7 +235,7 @@ HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: appl
 def test_clients_that_send_slowly_hold_up_nobody(served_monkey, make_image):
     limits = Limits(max_waiting=0, max_seconds=60)
     with serving(served_monkey, limits=limits) as (address, _), contextlib.ExitStack() as stack:
-        for _ in range(3):
+        for _ in range(40):
             stack.enter_context(slow_client(address, HEAD + "Content-Length: 1000\r\n\r\n", b'{"model"'))
         with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
             assert complete(client, [user(make_image(), "x")]).choices
@@ -246,24 +247,82 @@ def test_request_that_is_not_complete_in_time_is_refused(served_monkey):
             assert b" 408 " in connection.recv(1000).splitlines()[0]
 
 
-def test_clients_that_read_slowly_hold_up_nobody(served_monkey, make_image, monkeypatch):
-    with serving(served_monkey, limits=Limits(max_waiting=0, max_seconds=60)) as (address, engine):
+def test_bodies_that_arrive_have_a_limit_together(served_monkey, make_image):
+    limits = Limits(max_waiting=1, max_bytes=100_000)
+    with serving(served_monkey, limits=limits) as (address, _), contextlib.ExitStack() as stack:
+        for _ in range(2):
+            head = HEAD + "Content-Length: 99999\r\n\r\n"
+            stack.enter_context(slow_client(address, head, b"x" * 99_000))
+        with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+            with pytest.raises(openai.InternalServerError, match="too many large requests are arriving"):
+                complete(client, [user("x" * 20_000)])
+            stack.close()
+            assert complete(client, [user(make_image(), "x")]).choices
+
+
+@pytest.fixture()
+def large_stream(monkeypatch):
+    """A function that has streams of an engine bring more than the buffers of a connection take."""
+
+    def enlarge(engine):
         answer, computed = engine.stream, threading.Event()
 
         def stream(request):
             if not request.streams:
                 yield from answer(request)
                 return
-            for _ in range(200):
-                yield "a" * 100_000  # more than the buffers of the connection take
-            computed.set()
+            try:
+                for _ in range(200):
+                    yield "a" * 100_000
+            finally:
+                computed.set()
 
         monkeypatch.setattr(engine, "stream", stream)
-        body = json.dumps({"model": MODEL, "messages": [user(make_image(), "x")], "stream": True}).encode()
-        with slow_client(address, HEAD + f"Content-Length: {len(body)}\r\n\r\n", body):
+        return computed
+
+    return enlarge
+
+
+def stream_request(image):
+    """Return head and body of a request for a stream."""
+    body = json.dumps({"model": MODEL, "messages": [user(image, "x")], "stream": True}).encode()
+    return HEAD + f"Content-Length: {len(body)}\r\n\r\n", body
+
+
+def test_clients_that_read_slowly_hold_up_nobody(served_monkey, make_image, large_stream):
+    with serving(served_monkey, limits=Limits(max_waiting=0, max_seconds=60)) as (address, engine):
+        computed = large_stream(engine)
+        with slow_client(address, *stream_request(make_image())):
             assert computed.wait(30)
             with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
                 assert complete(client, [user(make_image(), "x")]).choices
+
+
+def test_client_that_does_not_read_in_time_is_left(served_monkey, make_image, large_stream, capsys):
+    with serving(served_monkey, limits=Limits(max_seconds=1)) as (address, engine):
+        computed = large_stream(engine)
+        with slow_client(address, *stream_request(make_image())) as connection:
+            assert computed.wait(30)
+            time.sleep(2)
+
+            # What had been sent before, then the end: no second response on this connection.
+            received = bytearray()
+            connection.settimeout(10)
+            with contextlib.suppress(ConnectionError):
+                while chunk := connection.recv(1 << 20):
+                    received += chunk
+    assert received.count(b"HTTP/1.1 ") == 1 and b"[DONE]" not in received
+    assert capsys.readouterr().err == ""
+
+
+def test_client_that_goes_away_is_no_failure(served_monkey, make_image, large_stream, capsys):
+    with serving(served_monkey, limits=Limits()) as (address, engine):
+        computed = large_stream(engine)
+        with slow_client(address, *stream_request(make_image())) as connection:
+            connection.recv(1000)
+        assert computed.wait(30)
+        time.sleep(0.5)
+    assert capsys.readouterr().err == ""
 
 
 def test_the_caption_pipelines_client_is_served(server, served_monkey, tmp_path, capsys):

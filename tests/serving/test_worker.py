@@ -52,6 +52,26 @@ def test_time_has_a_limit_and_the_next_one_is_computed():
     assert asyncio.run(run()) == [0, 1, 2]
 
 
+def test_place_is_left_when_all_is_computed_or_has_failed():
+    def fail():
+        yield 1
+        raise ValueError("broken")
+
+    async def run():
+        worker = Worker(Limits(max_waiting=0))
+        async with worker.place() as place:
+            items = worker.iterate(fail(), place)
+            await anext(items)
+            await asyncio.sleep(0.1)  # it is computed, though nobody reads
+            others = await collect(worker, count())
+            with pytest.raises(ValueError, match="broken"):
+                await anext(items)
+        worker.close()
+        return others
+
+    assert asyncio.run(run()) == [0, 1, 2]
+
+
 def test_reader_that_goes_away_closes_what_computes():
     async def run():
         worker, closed = Worker(Limits()), []
