@@ -95,6 +95,11 @@ class Asset(_Section):
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @property
+    def size(self) -> str:
+        """The size of the files for readers."""
+        return f"{max(1, round(self.bytes / 1e6))} MB"
+
+    @property
     def bytes(self) -> int:
         """Size of all files."""
         return sum(file.bytes for file in self.files)
@@ -146,11 +151,11 @@ def fetch(name: str) -> Path:
         return _path_of(asset, folder)
 
     target = cache_folder(name)
+    say(f"fetching {asset.name} ({asset.size}): {asset.role}")
     for source in asset.sources:
         # `_search` has looked there already.
         if source.kind == "installed":
             continue
-        say(f"fetching {asset.name} ({max(1, round(asset.bytes / 1e6))} MB): {asset.role}")
         try:
             _download(asset, source, target)
         except (_SourceError, OSError) as error:
@@ -196,6 +201,14 @@ def _search(asset: Asset) -> tuple[Path | None, list[str]]:
         problems.append(f"{label}: {problem}")
 
     return None, problems
+
+
+def package_of(asset: Asset, folder: Path) -> str:
+    """Return the installed package that a folder of an asset belongs to; empty if it was downloaded."""
+    for source in asset.sources:
+        if source.kind == "installed" and _installed_folder(source) == folder:
+            return source.package
+    return ""
 
 
 def _installed_folder(source: Source) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -221,9 +220,9 @@ def _assets() -> Iterator[Diagnosis]:
     for asset in listed:
         folder = assets.locate(asset)
         if folder is not None:
-            comes_with_package = folder.is_relative_to(sys.prefix)
-            place = "in this environment" if comes_with_package else resources.display_path(folder)
+            package = assets.package_of(asset, folder)
+            place = f"in the package {package}" if package else resources.display_path(folder)
             yield Diagnosis("assets", asset.name, "ok", f"{asset.role}: {place}")
         else:
-            remedy = f"monkeylib assets fetch {asset.name} ({asset.bytes / 1e6:.0f} MB)"
+            remedy = f"monkeylib assets fetch {asset.name} ({asset.size})"
             yield Diagnosis("assets", asset.name, "missing", asset.role, remedy)

@@ -109,7 +109,7 @@ def find_model(name: Path | str) -> Path:
 
     A folder of that path comes first.
     """
-    path = Path(name)
+    path = to_path(name)
     is_shipped = path.name == str(path) and (models() / path / "config.json").is_file()
     return models() / path if is_shipped and not path.exists() else path
 
@@ -149,6 +149,14 @@ def figures(profile: str) -> Path:
     if profile == COMMITTED_PROFILE:
         return (unpublished() or outputs()) / "figures"
     return runs(profile) / "figures"
+
+
+def to_path(path: Path | str) -> Path:
+    """Return the path that a user has given, with the home folder in place of its `~`.
+
+    Shells leave one in `--out=~/run`, and nobody replaces it in a text.
+    """
+    return Path(os.path.expanduser(path))
 
 
 def display_path(path: Path | str) -> str:

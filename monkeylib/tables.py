@@ -50,7 +50,7 @@ def write_table(rows: Sequence[Row], name: str, profile: str) -> Path:
     return write_csv(rounded, _own_path(name, profile))
 
 
-def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = None) -> Path:
+def write_csv(rows: Sequence[Row], path: str | Path, columns: Sequence[str] | None = None) -> Path:
     """Write rows to a CSV file with a header, atomically and with their values as they are.
 
     Args:
@@ -64,6 +64,7 @@ def write_csv(rows: Sequence[Row], path: Path, columns: Sequence[str] | None = N
     Raises:
         FileExistsError: there is a file that is no earlier version of this table.
     """
+    path = resources.to_path(path)
     if columns is None:
         # dict.fromkeys drops duplicates and keeps the order.
         columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -127,12 +128,13 @@ def _is_committed(path: Path) -> bool:
     )
 
 
-def read_csv(path: Path) -> list[dict[str, Value]]:
+def read_csv(path: str | Path) -> list[dict[str, Value]]:
     """Read the rows of any CSV file with a header, empty fields as None.
 
     A column holds numbers only if all of its fields are numbers or empty. Otherwise all are text, so that an
     answer such as "4.20" stays as it was given.
     """
+    path = resources.to_path(path)
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 

@@ -196,7 +196,7 @@ def test_commands_in_messages_can_be_typed(monkeypatch, called, on_path, typed):
 
 def test_program_called_by_its_path_names_commands_by_it(tmp_path):
     program = Path(sys.executable).parent / "monkeylib"
-    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints" / "x.ckpt").mkdir(parents=True)
     (tmp_path / "run" / "run.json").write_text("{}")
     result = subprocess.run(
         [program, "answer", resources.samples() / "receipt.png", "what?", "--model", "run/model"],

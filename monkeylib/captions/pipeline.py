@@ -20,7 +20,6 @@ the others again.
 """
 
 import json
-import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -581,7 +580,7 @@ def _check_models(stages: Sequence[Stage]) -> None:
 
 def _absolute(out: Path | str) -> Path:
     """Return an output folder's absolute path, with the home folder in place of `~`."""
-    return Path(os.path.expanduser(out)).absolute()
+    return resources.to_path(out).absolute()
 
 
 def _is_finished(folder: Path, key: ShardKey, retry_failed: bool) -> bool:

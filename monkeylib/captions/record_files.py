@@ -56,7 +56,7 @@ def write_records(records: Iterable[Record], path: Path | str, *, durable: bool 
         path: ends in .parquet for parquet; anything else is JSONL.
         durable: see `resources.atomic_write`.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     if path.suffix == PARQUET:
         _write_parquet(records, path, {}, durable)
     else:
@@ -75,7 +75,7 @@ def read_records(path: Path | str) -> Iterator[Record]:
         FileNotFoundError: the file does not exist.
         ValueError: a line is not a record, or was written with another version of the schema.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There are no records at {path}: write them with captions.pipeline.caption_images first."

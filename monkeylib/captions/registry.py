@@ -164,7 +164,7 @@ def expert_sets() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _expand(names: str | Sequence[str]) -> list[str]:
+def expand_names(names: str | Sequence[str]) -> list[str]:
     """Return the names of experts, with those of its experts in place of a set's; each once."""
     sets = expert_sets()
     names = [names] if isinstance(names, str) else names
@@ -178,7 +178,7 @@ def load_experts(names: str | Sequence[str]) -> list[Expert]:
         ValueError: there is no expert or set of that name.
     """
     otherwise = f"or a set: {', '.join(expert_sets())}"
-    return [EXPERTS.find(name, otherwise).build() for name in _expand(names)]
+    return [EXPERTS.find(name, otherwise).build() for name in expand_names(names)]
 
 
 def load_matcher(name: str, expert_set: str = "") -> ImageTextMatcher | None:
@@ -216,7 +216,9 @@ def smallest_segment(names: str | Sequence[str]) -> float:
     """Return the share of the image that segments of these experts, or of a set, have to cover; 0 for any."""
     entries = EXPERTS.entries
     # One threshold for all segments of a run: the strictest.
-    return max((entries[name].smallest_segment for name in _expand(names) if name in entries), default=0.0)
+    return max(
+        (entries[name].smallest_segment for name in expand_names(names) if name in entries), default=0.0
+    )
 
 
 def missing_assets(name: str) -> list[str]:

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
+from monkeylib import resources
 from monkeylib.checkpoints import peft, qwen_tokenizer
 from monkeylib.checkpoints.key_map import build_key_map, build_released_tensor, group_by_released_key
 from monkeylib.checkpoints.released import is_released, load_released_processor, open_released
@@ -48,7 +49,7 @@ def convert_from_released(
             then.
         FileExistsError: `target` holds something already.
     """
-    target = Path(target)
+    target = resources.to_path(target)
     # Both check the folder, before anything is written.
     checkpoint = open_released(source, grid)
     processor = load_released_processor(source, grid)
@@ -94,7 +95,7 @@ def convert_to_released(source: str | Path, target: str | Path, progress: bool =
         ValueError: `source` is broken, or the released layout cannot hold the model.
         FileExistsError: `target` holds something already.
     """
-    source, target = Path(source), Path(target)
+    source, target = resources.to_path(source), resources.to_path(target)
     checkpoint = open_saved(source)
     config, weights = checkpoint.config, checkpoint.weights
     originals = source / _ORIGINALS
@@ -147,7 +148,7 @@ def export_lora(source: str | Path, target: str | Path) -> None:
     Raises:
         FileNotFoundError, ValueError, FileExistsError: as `convert_to_released` and `open_released`.
     """
-    source, target = Path(source), Path(target)
+    source, target = resources.to_path(source), resources.to_path(target)
     tensors: dict[str, torch.Tensor] = {}
     if is_released(source):
         checkpoint = open_released(source)

@@ -39,15 +39,11 @@ def fetch_model(name: str | Path) -> Path:
         FileNotFoundError: there is neither such a folder nor such a model.
     """
     folder = resources.find_model(name)
-    if folder.exists() or not _NAME.fullmatch(str(name)):
+    if folder.exists():
         return folder
-    # A path of two parts looks like a name on a hub.
-    if (folder.parent / MANIFEST).is_file():
-        raise FileNotFoundError(
-            f"there is no {folder.name} in {folder.parent}, a training run that is not finished: run it "
-            "again to go on, or make a model of its last checkpoint with "
-            f"`monkeylib convert {folder.parent} NEW_FOLDER`"
-        )
+    _require_finished_run(folder)
+    if not _NAME.fullmatch(str(name)):
+        return folder
 
     go_offline_if_unreachable(name)
     try:
@@ -57,6 +53,17 @@ def fetch_model(name: str | Path) -> Path:
             f"there is no checkpoint at {name}: it is no folder, and no model hub gave a model of that name "
             f"({first_line(error)}); check the name, or connect to a hub"
         ) from error
+
+
+def _require_finished_run(folder: Path) -> None:
+    """Tell of a training run whose model is not there yet, and is no name on a hub."""
+    run = folder.parent
+    if folder.name != "model" or not (run / MANIFEST).is_file():
+        return
+    advice = "run it again to go on"
+    if any(run.glob("checkpoints/*")):
+        advice += f", or make a model of its last checkpoint with `monkeylib convert {run} NEW_FOLDER`"
+    raise FileNotFoundError(f"there is no model in {run}, a training run that is not finished: {advice}")
 
 
 def push_folder(

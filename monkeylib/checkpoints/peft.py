@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
+from monkeylib import resources
 from monkeylib.checkpoints.weight_files import create_folder, explain_broken, read_finite
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, MonkeyVisionConfig
 from monkeylib.model.hf_vision import layout_of
@@ -86,7 +87,7 @@ def write_lora(tensors: Mapping[str, torch.Tensor], config: MonkeyConfig, target
         ValueError: the model has no LoRA.
         FileExistsError: `target` holds something already.
     """
-    target = Path(target)
+    target = resources.to_path(target)
     if not config.lora_count:
         raise ValueError(f"a model of lora_mode {config.lora_mode!r} has no LoRA to write")
 
@@ -125,7 +126,7 @@ def read_lora(folder: str | Path, model: MonkeyForConditionalGeneration, tile: i
         ValueError: its files are broken or not finite, its tensors do not fit this model, or the model has
             no LoRA for that tile.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     if not 0 <= tile < model.config.lora_count:
         raise ValueError(f"the model has LoRA for {model.config.lora_count} tiles, there is no tile {tile}")
     for name in (_WEIGHTS, _CONFIG):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from monkeylib import resources
 from monkeylib.cli import options
 from monkeylib.progress import say_detail
 
@@ -98,7 +99,7 @@ def answer(
         _check_questions(questions, question, prompt, sources)
     tiles = options.read_grid(grid)
     images = [options.open_source(source, allow_address) for source in sources]
-    asked = [question] if questions is None else options.read_questions(options.expand_home(questions))
+    asked = [question] if questions is None else options.read_questions(resources.to_path(questions))
 
     monkey = options.load_checkpoint(model, tiles, device, dtype, bits, exact)
     for opened in images:

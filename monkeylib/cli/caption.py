@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from monkeylib import resources
-from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
@@ -184,9 +183,9 @@ def caption(
     from monkeylib.captions.input_images import list_images
     from monkeylib.captions.pipeline import REPORT, Pipeline
 
-    out = options.expand_home(out)
-    images = [options.expand_home(path) for path in images]
-    original_captions = options.expand_home(captions) if captions else None
+    out = resources.to_path(out)
+    images = [resources.to_path(path) for path in images]
+    original_captions = resources.to_path(captions) if captions else None
     inputs = list_images(images, original_captions, without=out)
     for remark in inputs.remarks():
         say(remark)
@@ -300,7 +299,7 @@ def _read_reviews(path: Path | None, export: str | None) -> Any:
         return {}
     if not export:
         raise ValueError("--reviews says what is exported: name a format with --export")
-    return read_reviews(options.expand_home(path))
+    return read_reviews(resources.to_path(path))
 
 
 def _export(

@@ -44,7 +44,7 @@ def convert(
     from monkeylib.tiling import AutoGrid
     from monkeylib.training import export
 
-    source, target = hub.fetch_model(options.find_model(source)), options.expand_home(target)
+    source, target = hub.fetch_model(options.find_model(source)), resources.to_path(target)
     if export.is_from_training(source):
         if grid:
             raise ValueError(

@@ -49,13 +49,13 @@ def inspect(
     from monkeylib.plots.images import contact_sheet
     from monkeylib.profiles.build import build_processor
 
-    sheet = sheet and options.expand_home(sheet)
+    sheet = sheet and resources.to_path(sheet)
     if sheet is not None:
         resources.require_new(sheet)
 
     # The profile decides how long an example may be, and how many tokens an image has.
     settings = options.load_profile(profile, assignments)
-    loaded = mixtures.load_mixture(mixture, images and options.expand_home(images))
+    loaded = mixtures.load_mixture(mixture, images and resources.to_path(images))
     processor = build_processor(settings)
     max_length = settings.training.max_length
     # 0 on the command line means no limit.
@@ -128,11 +128,11 @@ def convert(
     ] = False,
 ) -> None:
     """Convert records into another format, or a public dataset's official download into training records."""
-    out = options.expand_home(out)
+    out = resources.to_path(out)
     if folder is None:
-        _convert_records(data, out, images and options.expand_home(images), skip_bad)
+        _convert_records(data, out, images and resources.to_path(images), skip_bad)
     else:
-        _convert_download(data, options.expand_home(folder), out)
+        _convert_download(data, resources.to_path(folder), out)
 
 
 def _convert_records(data: str, out: Path, images: Path | None, skip_bad: bool) -> None:

@@ -152,7 +152,7 @@ def evaluate(
     selected = _select_benchmarks(benchmarks, data, prompt, _metric_names(metrics))
 
     path = str(options.find_model(Path(model))) if model else str(options.default_checkpoint())
-    folder = options.expand_home(out) if out else _default_folder(path)
+    folder = resources.to_path(out) if out else _default_folder(path)
 
     options.hide_loading_bars()
     with _lines_of_json_alone(json):
@@ -207,7 +207,7 @@ def score(
     from monkeylib.evaluation import prediction_folders
 
     metric_names = _metric_names(metrics)
-    expanded = [options.expand_home(path) for path in paths]
+    expanded = [resources.to_path(path) for path in paths]
     unique = list({path.resolve(): path for path in expanded}.values())
 
     for path in unique:
@@ -219,7 +219,7 @@ def score(
     if files:
         if gallery:
             raise ValueError("--gallery is for folders of `monkeylib evaluate`, not for files of predictions")
-        return _score_files(files, metric_names, benchmark, data, by, out and options.expand_home(out), json)
+        return _score_files(files, metric_names, benchmark, data, by, out and resources.to_path(out), json)
     if benchmark or out:
         raise ValueError(
             "--benchmark and --out are for files of predictions: a folder knows its benchmarks and has a "
@@ -306,7 +306,7 @@ def _score_files(
     )
 
     benchmark = None
-    if benchmark_name or (data is not None and own_benchmarks.is_own_data(options.expand_home(data))):
+    if benchmark_name or (data is not None and own_benchmarks.is_own_data(resources.to_path(data))):
         (benchmark,) = _select_benchmarks(benchmark_name, data, "", metrics)
     elif data is not None:
         raise ValueError(
@@ -393,13 +393,13 @@ def _select_benchmarks(
     from monkeylib.evaluation.benchmarks import available, get
     from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
 
-    if data is not None and is_own_data(options.expand_home(data)):
+    if data is not None and is_own_data(resources.to_path(data)):
         if names:
             raise ValueError(
                 f"--data {data} is a file of questions, a benchmark of its own: leave --benchmarks {names} "
                 "out, or name the folder of the downloads"
             )
-        return [own_benchmark(options.expand_home(data), metrics, prompt)]
+        return [own_benchmark(resources.to_path(data), metrics, prompt)]
 
     # Without names, all that can be used are; synthetic ones take no other prompt.
     if names:
@@ -433,8 +433,8 @@ def _benchmark_of_predictions(name: str, data: Path | None) -> "Benchmark":
     from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
 
     own = None
-    if data is not None and is_own_data(options.expand_home(data)):
-        own = own_benchmark(options.expand_home(data))
+    if data is not None and is_own_data(resources.to_path(data)):
+        own = own_benchmark(resources.to_path(data))
     if own is not None and own.name == name:
         return own
     if name not in BENCHMARKS:

@@ -18,7 +18,7 @@ def notebooks(
 
     Files that are there already stay as they are.
     """
-    folder = options.expand_home(folder)
+    folder = resources.to_path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: name a folder for the notebooks")
 

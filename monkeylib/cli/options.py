@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import json
-import os
 import shutil
 import sys
 import time
@@ -98,14 +97,6 @@ Json = Annotated[
 ]
 
 
-def expand_home(path: Path) -> Path:
-    """Return a path with the home folder in place of its `~`, which shells leave in `--out=~/run`.
-
-    Commands call it once, so that all that use the path mean the same folder.
-    """
-    return Path(os.path.expanduser(path))
-
-
 def program(name: str) -> str:
     """Return how to call a program of this environment, which need not be on the path of the shell."""
     path = Path(sys.executable).parent / name
@@ -170,7 +161,7 @@ def import_model_libraries() -> None:
 def find_model(name: Path) -> Path:
     """Return the folder of a model that is named: by its path, or as one that is shipped; or its name on a
     hub as it is."""
-    return resources.find_model(expand_home(name))
+    return resources.find_model(name)
 
 
 def load_checkpoint(

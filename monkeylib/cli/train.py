@@ -94,7 +94,7 @@ def train(
     from monkeylib.training import finetune
 
     options.hide_loading_bars()
-    data = str(options.expand_home(Path(data))) if data else ""
+    data = str(resources.to_path(Path(data))) if data else ""
     # Only options that were given override the profile.
     short_forms = {
         "training.steps": steps,
@@ -116,7 +116,7 @@ def train(
     changes |= assigned
     settings = override(start, changes)
 
-    folder = options.expand_home(out) if out else _default_folder(settings.name, profile, data)
+    folder = resources.to_path(out) if out else _default_folder(settings.name, profile, data)
 
     training_data = None  # the profile's synthetic data
     if data:

@@ -38,7 +38,7 @@ def convert_dataset(card: DatasetCard, folder: str | Path, out: str | Path) -> C
         FileNotFoundError: a file of the download is missing.
         ValueError: a file is not laid out as the official one, or no record is left.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = resources.to_path(folder), resources.to_path(out)
     part = card.train
     resources.require_new(out)
     require_files(card.name, folder, part.files, card.home)

@@ -161,7 +161,7 @@ def load_mixture(path_or_name: str | Path, images: str | Path | None = None) -> 
         ValueError: the YAML does not fit the schema, its root is an environment variable that is not set, or
             a dataset's files are empty or not of their format.
     """
-    images = None if images is None else Path(images)
+    images = None if images is None else resources.to_path(images)
     path = find_mixture(path_or_name)
     if path.suffix.lower() not in _YAML_SUFFIXES:
         return _mixture_of_file(path, images)
@@ -173,7 +173,7 @@ def load_mixture(path_or_name: str | Path, images: str | Path | None = None) -> 
     file = parse_mixture(path)
 
     # expandvars leaves variables that are not set as they are.
-    root = Path(os.path.expandvars(file.root)).expanduser()
+    root = resources.to_path(os.path.expandvars(file.root))
     if "$" in str(root):
         raise ValueError(
             f"the mixture {path.stem} lies under {file.root}: set this environment variable to the folder of "
@@ -197,7 +197,7 @@ def find_mixture(path_or_name: str | Path) -> Path:
         FileNotFoundError: there is no such file.
     """
     shipped = FOLDER / f"{path_or_name}.yaml"
-    path = shipped if shipped.is_file() else Path(path_or_name).expanduser()
+    path = shipped if shipped.is_file() else resources.to_path(path_or_name)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         return path
     if is_pattern(str(path)) and expand_pattern(str(path), Path())[0].is_file():

@@ -85,7 +85,7 @@ def write_records(
         BadRecord: a record, or an image that has to be copied, cannot be read.
         ValueError: no such format, or no record is left.
     """
-    out = Path(out)
+    out = resources.to_path(out)
     write = _WRITERS[choose("format", format, _WRITERS) if format else format_of(out)]
     resources.require_new(out)
     result = WriteResult()

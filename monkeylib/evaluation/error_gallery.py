@@ -144,7 +144,7 @@ def describe_prediction(prediction: Prediction) -> dict[str, str]:
 
 def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: str | Path, title: str) -> Path:
     """Write an HTML page with the answers and their images, 480 pixels at most, embedded as JPEG."""
-    path = Path(path)
+    path = resources.to_path(path)
     cards = []
     for wrong in wrong_answers:
         prediction = wrong.prediction
@@ -201,7 +201,7 @@ def write_gallery(
         path: the page.
         count: maximum number of answers.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     wrong_answers = worst_answers(predictions, benchmark.metrics[0], count)
 
     title = f"{benchmark.title}: the worst {len(wrong_answers)} answers"

@@ -49,7 +49,7 @@ def read_any_predictions(path: str | Path) -> list[Prediction]:
         FileNotFoundError: there is no such file.
         ValueError: it is no file of predictions, a line is incomplete, or a question has two predictions.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     rows = read_rows(path)
     first_place, first_row = next(rows, ("", None))
     if not first_place:

@@ -7,7 +7,6 @@ the model's folder, and the folder of the run. `run.json` then records what the 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -125,7 +124,7 @@ def run_job(job: EvaluationJob) -> EvaluationResult | None:
     """
     context = distributed.join_processes()
     # Once, for all who use it.
-    job = replace(job, folder=Path(os.path.expanduser(job.folder)))
+    job = replace(job, folder=resources.to_path(job.folder))
 
     # One process checks, and holds the folder; the others share it.
     opened = context.run_on_main(lambda: _check(job))

@@ -52,7 +52,7 @@ _OWN_FIELDS = {
 
 def is_own_data(path: str | Path) -> bool:
     """Return whether a path is that of a benchmark of one's own, and no folder of downloads."""
-    path = Path(path)
+    path = resources.to_path(path)
     # A pipe is no folder either, and is refused when it is read.
     return (path.exists() and not path.is_dir()) or is_saved_folder(path)
 
@@ -69,7 +69,7 @@ def own_benchmark(path: str | Path, metrics: Sequence[str] = (), prompt: str = "
     Raises:
         ValueError: there is no such prompt or metric.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     prompt = choose("prompt", prompt or PROMPT, PROMPTS)
     default_metrics = QUESTION_METRICS if takes_question(prompt) else CAPTION_METRICS
     names = tuple(registry.get(name).name for name in metrics or default_metrics)
@@ -128,7 +128,7 @@ def _load_examples(
     return examples
 
 
-def read_questions(path: Path, prompt: str = "") -> dict[str, str]:
+def read_questions(path: str | Path, prompt: str = "") -> dict[str, str]:
     """Return the text of all questions of a file by their ids, also of those whose images are gone.
 
     Args:
@@ -139,6 +139,7 @@ def read_questions(path: Path, prompt: str = "") -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: it holds no records.
     """
+    path = resources.to_path(path)
     examples = _read_examples(path, own_benchmark(path).name, prompt or PROMPT)
     return {example.id: example.question for example in examples if isinstance(example, Example)}
 
@@ -277,7 +278,7 @@ def _with_choices(example: Example, choices: tuple[str, ...], location: str) -> 
 
 def _relative(image: str | Path, folder: Path) -> str:
     """Return the name of an image as the file has it."""
-    file = Path(image)
+    file = resources.to_path(image)
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(image)
 
 

@@ -585,7 +585,7 @@ def predict_synthetic(
     Returns:
         The run of each benchmark by its name.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     monkey = inference.load_model(checkpoint)
 
     runs = {}

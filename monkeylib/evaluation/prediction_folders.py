@@ -28,8 +28,9 @@ QUESTION_FILES = "question_files"  # in the record of a run: the files of one's 
 _LABEL_LENGTH = 12  # characters of a digest in the name of a run
 
 
-def read_model_name(folder: Path) -> str:
+def read_model_name(folder: str | Path) -> str:
     """Return the name of the model whose predictions a folder holds, by default the folder's name."""
+    folder = resources.to_path(folder)
     return str(_read_notes(folder).get("model", folder.resolve().name))
 
 
@@ -103,7 +104,7 @@ def _shortest_end(folder: Path, folders: Sequence[Path]) -> str:
     return "/".join(parts[-length:])
 
 
-def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
+def prediction_files(folder: str | Path, any_name: bool = False) -> dict[str, Path]:
     """Return the predictions files of a folder by benchmark, in the order of the benchmarks.
 
     Args:
@@ -114,6 +115,7 @@ def prediction_files(folder: Path, any_name: bool = False) -> dict[str, Path]:
     Raises:
         FileNotFoundError: the folder has none.
     """
+    folder = resources.to_path(folder)
     # The files of benchmarks are taken out, so that only other names remain.
     others = {file.stem: file for file in sorted(folder.glob("*.jsonl"))}
     files = {name: others.pop(name) for name in BENCHMARKS if name in others}
@@ -154,7 +156,7 @@ def score_folder(
         FileExistsError: scores.csv isn't a score table.
         ValueError: no question has an accepted answer, or all of one's own have been removed.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     files = prediction_files(folder, any_name=bool(metrics))
     require_score_table(folder / SCORES_FILE)
     model = read_model_name(folder)
@@ -223,8 +225,9 @@ def is_unanswerable(rows: Sequence[Prediction]) -> bool:
     return bool(rows) and not any(row.answers for row in rows)
 
 
-def has_scores(folder: Path, any_name: bool = False) -> bool:
+def has_scores(folder: str | Path, any_name: bool = False) -> bool:
     """Return whether `score_folder` finds a benchmark with accepted answers."""
+    folder = resources.to_path(folder)
     files = prediction_files(folder, any_name).values()
     return not all(is_unanswerable(read_any_predictions(file)) for file in files)
 

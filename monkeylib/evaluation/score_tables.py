@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from monkeylib import resources
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.foreign_predictions import read_any_predictions
 from monkeylib.evaluation.metrics import registry
@@ -136,7 +137,7 @@ def paired_differences(first: str | Path, second: str | Path, *, seed: int = 0) 
     Raises:
         ValueError: the folders have no benchmark in common, or other questions.
     """
-    first, second = Path(first), Path(second)
+    first, second = resources.to_path(first), resources.to_path(second)
     first_files = prediction_files(first)
     second_files = prediction_files(second)
     common = [

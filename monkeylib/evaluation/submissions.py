@@ -53,7 +53,7 @@ def write_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: s
     Raises:
         FileExistsError: a file is in the way that is no such file.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     if _form(benchmark) == "mme":
         return _write_mme(benchmark, rows, folder)
 
@@ -68,12 +68,13 @@ def write_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: s
     return [folder / name]
 
 
-def report_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: Path) -> None:
+def report_submission(benchmark: Benchmark, rows: Sequence[Prediction], folder: str | Path) -> None:
     """Write the submission files of a benchmark and tell the user of them.
 
     Raises:
         FileExistsError: a file is in the way.
     """
+    folder = resources.to_path(folder)
     files = write_submission(benchmark, rows, folder)
     name = resources.display_path(files[0] if len(files) == 1 else files[0].parent)
     say(f"{benchmark.name}: {len(rows)} answers for {benchmark.source} are in {name}")

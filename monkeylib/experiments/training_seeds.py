@@ -2,8 +2,9 @@
 
     python -m monkeylib.experiments.training_seeds --seeds 0 1 2
 
-trains Monkey as the profile says, with each seed, and compares it with its base by the probability of the
-true answer: on the usual test images and on fresh ones (`image_sets`).
+trains Monkey as the profile says, with each seed, and compares it with its base: the share of questions whose
+true answer is the most probable one, token by token, on the usual test images and on fresh ones
+(`image_sets`).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def compare(profile: Profile, seeds: Sequence[int], progress: bool = False) -> l
         `monkey` as shares, the paired `difference` with its 95 % interval from `low` to `high`, and the
         number `n` of questions. The interval of one seed is over images, that of all over seeds as well.
     """
+    seeds = list(dict.fromkeys(seeds))
     checkpoints = [train(profile, seed, progress) for seed in seeds]
     examples = {
         (images, split): [

@@ -48,7 +48,7 @@ def available_experts(expert_set: Literal["cpu", "demonstration"] = "cpu") -> li
     return [name for name in sets[expert_set] if not registry.missing_assets(name)]
 
 
-def filter_of(experts: Sequence[str | Expert]) -> Filter:
+def filter_of(experts: str | Sequence[str | Expert]) -> Filter:
     """Return the filter with which `monkeylib caption` runs experts, or experts and sets of these names.
 
     No weights are loaded: the filter of a set is the same whether or not its files are here.
@@ -56,12 +56,13 @@ def filter_of(experts: Sequence[str | Expert]) -> Filter:
     Raises:
         ValueError: there is no such expert or set.
     """
-    names = [expert for expert in experts if isinstance(expert, str)]
+    chosen = [experts] if isinstance(experts, str) else experts
+    names = [expert for expert in chosen if isinstance(expert, str)]
     return Filter(smallest_segment=registry.smallest_segment(names)).for_experts(_load(experts))
 
 
 def run_stages(
-    image: ImageInput, experts: Sequence[str | Expert], filters: Filter | None = None
+    image: ImageInput, experts: str | Sequence[str | Expert], filters: Filter | None = None
 ) -> Iterator[StageResult]:
     """Caption one image and yield what is there after each stage; the last one filters and writes.
 
@@ -73,7 +74,7 @@ def run_stages(
         filters: the filter; by default that of the experts (`filter_of`).
 
     Raises:
-        ValueError: an image that cannot be read, or there is no such expert.
+        ValueError: an image that cannot be read, or there is no such expert or set.
     """
     opened = open_image(image)
     filters = filter_of(experts) if filters is None else filters
@@ -126,11 +127,17 @@ def filter_again(record: Record, filters: Filter) -> Record:
         return sample.record
 
 
-def _load(experts: Sequence[str | Expert]) -> list[Expert]:
-    """Return experts in their order, with those of its experts in place of a set's name."""
+def _load(experts: str | Sequence[str | Expert]) -> list[Expert]:
+    """Return experts in their order, each name once, with those of its experts in place of a set's."""
     loaded: list[Expert] = []
-    for expert in experts:
-        loaded += [expert] if isinstance(expert, Expert) else registry.load_experts(expert)
+    names: list[str] = []
+    for expert in [experts] if isinstance(experts, str) else experts:
+        if isinstance(expert, Expert):
+            loaded.append(expert)
+            continue
+        new = [name for name in registry.expand_names(expert) if name not in names]
+        names += new
+        loaded += registry.load_experts(new)
     return loaded
 
 

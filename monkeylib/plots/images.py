@@ -151,7 +151,7 @@ def contact_sheet(records: Sequence[Record], path: str | Path, columns: int = 4)
         BadRecord: an image cannot be opened.
         ValueError: no records, or a path that doesn't end in .png.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     if not records:
         raise ValueError("there is no image to show: none of the inspected records has an image that opens")
     if path.suffix != ".png":

@@ -83,10 +83,10 @@ def override(profile: P, values: Mapping[str, Any]) -> P:
     except ValidationError as error:
         location = ".".join(map(str, problem_location(error, schema)))
         if location in values and any(problem["type"] == "extra_forbidden" for problem in error.errors()):
-            raise _unknown_field(location, profile) from error
+            raise _unknown_field(location, profile) from None
         raise ValueError(
             f"the overridden profile does not fit: {first_problem(error, 'it', schema)}"
-        ) from error
+        ) from None
 
 
 def _unknown_field(name: str, profile: Profile | RaisedProfile) -> ValueError:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from monkeylib import resources
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.saved import load_saved_processor
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
@@ -160,9 +161,12 @@ def _assemble(
     return complete
 
 
-def save_complete(model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: Path) -> None:
+def save_complete(
+    model: MonkeyForConditionalGeneration, processor: MonkeyProcessor, folder: str | Path
+) -> None:
     """Write all weights and the processor; the language model's LoRA is merged into its projections, in the
     model too."""
+    folder = resources.to_path(folder)
     if has_language_model_lora(model):
         model.language_model = model.language_model.merge_and_unload()
     state = model.state_dict()
@@ -192,7 +196,7 @@ def build_trainable(profile: Profile, processor: MonkeyProcessor) -> MonkeyForCo
 
 
 def load_trained(
-    folder: Path, quantized: bool = True
+    folder: str | Path, quantized: bool = True
 ) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
     """Load the model and the processor of a checkpoint of trained weights, on the base that its profile
     names.
@@ -205,6 +209,7 @@ def load_trained(
         FileNotFoundError: the base or a file is missing.
         ValueError: a file is broken, or the weights are not those that the profile trains, or not finite.
     """
+    folder = resources.to_path(folder)
     path = file_inside(folder, PROFILE_FILE)
     profile = validate(Profile, Settings(path, read_json(path)))
     if not quantized:

@@ -485,7 +485,7 @@ def clear(folder: Path) -> None:
 
 def _absolute(path: Path | str) -> Path:
     """Return an absolute path, with the home folder in place of `~`."""
-    return Path(os.path.expanduser(path)).absolute()
+    return resources.to_path(path).absolute()
 
 
 def _display(path: Path) -> str:

@@ -68,8 +68,9 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / FOLDER / f"step-{step:06}.ckpt"
 
 
-def list_checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: str | Path) -> list[Path]:
     """Return the checkpoints of a run, the oldest first, whether they can be read or not."""
+    run = resources.to_path(run)
     paths = [path for path in (run / FOLDER).glob("step-*.ckpt") if _step_of(path) is not None]
     return sorted(paths, key=_step_of)
 
@@ -97,7 +98,7 @@ def find_damage(path: Path) -> str | None:
 
         raise OSError(
             f"the checkpoint {resources.display_path(path)} cannot be read ({error.strerror or error}), "
-            "though it may be whole: check the disk and its rights, and call the same command again"
+            "though it may be whole: check the disk and its rights, and run it again"
         ) from error
 
 
@@ -403,7 +404,7 @@ class SaveCheckpoints(L.Callback):
         rest = f"goes on from {others[-1].name}" if others else "starts anew"
         return OSError(
             f"the checkpoint {resources.display_path(path)} could not be written ({reason}): check space and "
-            f"rights of the disk, and call the same command again, which {rest}"
+            f"rights of the disk, and run it again, which {rest}"
         )
 
     def _remove_old(self, step: int) -> None:

@@ -89,7 +89,7 @@ def read_curves(file: str | Path) -> list[dict[str, str | int | float]]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    file = Path(file)
+    file = resources.to_path(file)
     if not file.exists():
         raise FileNotFoundError(f"There are no curves at {file}: train first.")
 

@@ -21,8 +21,9 @@ from monkeylib.training import checkpointing, fingerprint
 Layout = Literal["monkeylib", "released", "peft"]
 
 
-def is_from_training(path: Path) -> bool:
+def is_from_training(path: str | Path) -> bool:
     """Return whether a path is a training run, a checkpoint of one, or a folder of trained weights alone."""
+    path = resources.to_path(path)
     return _is_run(path) or path.suffix == ".ckpt" or (path / trainable.TRAINED_WEIGHTS).is_file()
 
 
@@ -52,7 +53,7 @@ def convert_training(
         ValueError: the checkpoint cannot be read, or has nothing that the layout can hold.
         FileExistsError: `target` holds something already.
     """
-    source, target = Path(source), Path(target)
+    source, target = resources.to_path(source), resources.to_path(target)
     path = _choose(source, which)
 
     # Refused before anything is loaded.
@@ -110,13 +111,14 @@ def _load(path: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
     return loading.load_checkpoint(path), loading.load_processor(path)
 
 
-def load_checkpoint(path: Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
+def load_checkpoint(path: str | Path) -> tuple[MonkeyForConditionalGeneration, MonkeyProcessor]:
     """Load the model of a run's checkpoint, on the base that its profile names, and the processor.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or no base model.
         ValueError: the checkpoint cannot be read.
     """
+    path = resources.to_path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {resources.display_path(path)}")
     if damage := checkpointing.find_damage(path):

@@ -156,7 +156,7 @@ def run(
         Interrupted: a signal has ended the run after a step that is saved.
         StoppedAsPlanned: `stop_after` has.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     trainee = trainee_of(profile)
     if data is None and not isinstance(profile, Profile):
         raise ValueError("a raised model trains on records, and not on synthetic ones: pass them as data")
@@ -247,7 +247,7 @@ def _with_micro_batch(profile: AnyProfile, folder: Path, devices: Devices, fresh
         ValueError: a step does not fit, or the folder's manifest is damaged.
     """
     if profile.training.micro_batch_size is None and not fresh:
-        manifest = runs.read_manifest(folder.expanduser())
+        manifest = runs.read_manifest(folder)
         noted = manifest.notes.get(DIVISION_NOTE) if manifest is not None else None
         size = noted.get("micro_batch_size") if isinstance(noted, dict) else None
         if size is not None and noted == _division(profile, devices) | {"micro_batch_size": size}:
@@ -471,8 +471,8 @@ def _require_all_steps(taken: int, planned: int) -> None:
     """
     if taken != planned:
         raise ValueError(
-            f"training ended after step {taken} of {planned}, and no model was written: call the same "
-            "command again, which goes on from the last checkpoint; if it ends there again, check whether "
+            f"training ended after step {taken} of {planned}, and no model was written: run it "
+            "again, which goes on from the last checkpoint; if it ends there again, check whether "
             "the training records are still the same"
         )
 
@@ -511,7 +511,7 @@ def _save_model(trainer: L.Trainer, trainee: Trainee, module: MonkeyTraining, ru
             except SafetensorError as error:
                 raise OSError(
                     f"the trained model could not be written ({error}): check space and rights of the disk, "
-                    "and call the same command again, which goes on from the last step"
+                    "and run it again, which goes on from the last step"
                 ) from error
         run_folder.finish()
 

@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from monkeylib import sizing
+from monkeylib import resources, sizing
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.profiles import Profile, build_config, trainable
@@ -176,7 +176,7 @@ def read_memory(folder: str | Path) -> dict[str, int | float | None]:
     Raises:
         FileNotFoundError: nothing was measured there: a run of one step, or of several processes on CPUs.
     """
-    folder = Path(folder)
+    folder = resources.to_path(folder)
     result = json.loads((folder / FILE).read_bytes())
     # Bytes -> MB
     measured = result["measured"] / 1e6

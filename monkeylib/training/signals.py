@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from contextlib import ExitStack
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities import rank_zero_only
 
-from monkeylib import signals
+from monkeylib import resources, signals
 from monkeylib.signals import EXIT_SAVED, Interrupted
 from monkeylib.training import checkpointing
 from monkeylib.training.checkpointing import save_checkpoint
@@ -25,9 +25,29 @@ from monkeylib.training.checkpointing import save_checkpoint
 # A controller that is restarted may be silent.
 _SCONTROL_SECONDS = 60
 
+# Two interrupts of a notebook within it are one.
+_SAME_CLICK_SECONDS = 1.0
+
 
 class StoppedAsPlanned(Interrupted):
     """A run has come to the step after which it was to stop."""
+
+
+def _hide_how_to_exit() -> None:
+    """Until the end of the running cell, hide how IPython is left: it takes `Interrupted`, which would end a
+    script, for the wish to do so."""
+    from IPython import get_ipython
+
+    events = get_ipython().events
+    hidden = warnings.catch_warnings()
+    hidden.__enter__()
+    warnings.filterwarnings("ignore", message="To exit: use", module="IPython")
+
+    def show_again(*_: Any) -> None:
+        events.unregister("post_run_cell", show_again)
+        hidden.__exit__(None, None, None)
+
+    events.register("post_run_cell", show_again)
 
 
 class StopOnSignal(L.Callback):
@@ -35,7 +55,8 @@ class StopOnSignal(L.Callback):
 
     Whichever process gets the signal, all of them save the same step and end with `signals.EXIT_SAVED`. The
     first process puts a SLURM job back into its queue, unless the signal was SIGINT, which a user sends. A
-    further SIGINT ends the process at once; the run then goes on from its last checkpoint.
+    further SIGINT ends the process at once, in a notebook the cell alone; the run then goes on from its last
+    checkpoint.
 
     Handlers are installed while the block is entered:
 
@@ -51,6 +72,7 @@ class StopOnSignal(L.Callback):
     def __init__(self, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
         self.number: int | None = None
+        self._first = 0.0  # time of the first signal
         self._saved = self._requeues = False
         self._trainer: L.Trainer | None = None
         self._handlers = ExitStack()
@@ -65,20 +87,26 @@ class StopOnSignal(L.Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handlers.close()
-        # In a notebook, IPython would take it for a user's wish to leave, and explain how to.
-        if kind is not None and issubclass(kind, Interrupted):
-            warnings.filterwarnings("ignore", message="To exit: use", module="IPython")
+        if kind is not None and issubclass(kind, Interrupted) and resources.in_notebook():
+            _hide_how_to_exit()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        """Note the first signal. A further SIGINT ends at once."""
+        """Note the first signal. A further SIGINT ends at once, in a notebook the cell alone."""
         if self.number is not None:
-            if number == signal.SIGINT:
+            if number == signal.SIGINT and not resources.in_notebook():
                 self._end_at_once()
+            # One click too many in a second is no wish to lose the step.
+            elif number == signal.SIGINT and time.monotonic() - self._first > _SAME_CLICK_SECONDS:
+                raise Interrupted(f"ended at once{self._what_follows()}", signals.exit_code(number))
             return
 
-        self.number = number
-        # A user at a terminal waits for the step. The main thread may be printing: its buffer is not used.
-        if number == signal.SIGINT and rank_zero_only.rank == 0 and sys.stderr.isatty():
+        self.number, self._first = number, time.monotonic()
+        if number != signal.SIGINT or rank_zero_only.rank != 0:
+            return
+        # A user waits for the step. On a terminal, the main thread may be printing: its buffer is not used.
+        if resources.in_notebook():
+            print("\ncompleting and saving the running step; interrupt again to end at once", file=sys.stderr)
+        elif sys.stderr.isatty():
             os.write(2, b"\nmonkeylib: completing and saving the running step; Ctrl-C again ends at once\n")
 
     def _end_at_once(self) -> None:
@@ -89,11 +117,13 @@ class StopOnSignal(L.Callback):
             launcher.kill(signal.SIGKILL)
 
         if rank_zero_only.rank == 0:
-            folder = self._trainer.default_root_dir if self._trainer else None
-            is_saved = folder is not None and checkpointing.list_checkpoints(Path(folder))
-            what_follows = "; run it again to go on from the last checkpoint" if is_saved else ""
-            os.write(2, f"monkeylib: ended at once{what_follows}\n".encode())
+            os.write(2, f"monkeylib: ended at once{self._what_follows()}\n".encode())
         os._exit(signals.exit_code(signal.SIGINT))
+
+    def _what_follows(self) -> str:
+        folder = self._trainer.default_root_dir if self._trainer else None
+        is_saved = folder is not None and checkpointing.list_checkpoints(folder)
+        return "; run it again to go on from the last checkpoint" if is_saved else ""
 
     # --- callback
 

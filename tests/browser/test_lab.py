@@ -12,6 +12,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from monkeylib import resources
+from tests.support import interrupted_training
+from tests.support.interrupted_training import last_step
 
 # Those that end within a minute or two, and what each of them must show: at least so many figures.
 NOTEBOOKS = {
@@ -136,28 +138,19 @@ def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, na
     assert repository_state() == before
 
 
-TRAINING = """
-from monkeylib.profiles import load_profile
-from monkeylib.training import finetune
-profile = load_profile("smoke").with_training(steps=2000, save_every_steps=1)
-finetune.run(profile, "run")
-"""
-
-
 def test_interrupted_training_says_one_sentence_and_goes_on(page, lab):
     address, folder = lab
-    path, checkpoints = folder / "interrupted.ipynb", folder / "run" / "checkpoints"
+    path, run = folder / "interrupted.ipynb", folder / "run"
     # With the metadata of another notebook, so that no kernel has to be chosen.
     metadata = nbformat.read(folder / "00_start_here.ipynb", as_version=4).metadata
-    nbformat.write(new_notebook(cells=[new_code_cell(TRAINING)], metadata=metadata), path)
-
-    def last_step():
-        return max((int(file.stem.split("-")[1]) for file in checkpoints.glob("step-*.ckpt")), default=0)
+    nbformat.write(
+        new_notebook(cells=[new_code_cell(interrupted_training.cell("run"))], metadata=metadata), path
+    )
 
     def run_until_interrupted(step):
         choose_in_menu(page, "Run", "Run All Cells")
         deadline = time.monotonic() + LONGEST_SECONDS
-        while last_step() < step and time.monotonic() < deadline:
+        while last_step(run) < step and time.monotonic() < deadline:
             page.wait_for_timeout(200)
         choose_in_menu(page, "Kernel", "Interrupt Kernel")
         page.wait_for_selector(".jp-OutputArea-output:has-text('Interrupted')")
@@ -170,6 +163,6 @@ def test_interrupted_training_says_one_sentence_and_goes_on(page, lab):
     assert not any(alarm in shown for alarm in ALARMS) and shown.count("\n") <= MOST_LINES, shown
 
     # The same cell goes on behind the saved step.
-    first = last_step()
+    first = last_step(run)
     shown = run_until_interrupted(first + 2)
-    assert f"steps {first + 1} to 2000" in shown and last_step() >= first + 2
+    assert f"steps {first + 1} to 2000" in shown and last_step(run) >= first + 2

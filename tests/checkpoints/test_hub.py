@@ -102,9 +102,17 @@ def test_model_that_no_hub_gives_is_said_in_one_sentence(hub_at, closed_port):
 
 def test_model_of_a_run_that_is_not_finished_is_not_looked_for_on_a_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    with pytest.raises(
-        FileNotFoundError, match="not finished: run it again .* `monkeylib convert run NEW_FOLDER`"
-    ):
+    run = tmp_path / "a" / "run"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    sentence = "no model in .*run, a training run that is not finished: run it again to go on"
+    for name in (run / "model", "a/run/model"):
+        with pytest.raises(FileNotFoundError, match=f"{sentence}$"):
+            hub.fetch_model(name)
+
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "step-000002.ckpt").touch()
+    monkeypatch.chdir(run.parent)
+    with pytest.raises(FileNotFoundError, match=f"{sentence}, or .* `monkeylib convert run NEW_FOLDER`$"):
         hub.fetch_model("run/model")
+    assert hub.fetch_model(run / "modle") == run / "modle"  # left to whoever loads it

@@ -14,8 +14,11 @@ def test_diagnoses_are_lines_or_json(call):
         assert text in output
     assert re.fullmatch(r"Everything is here\.|The core is complete\. .*: [\w-]+.*", output.splitlines()[-1])
 
-    # What is long stands in a line of its own, not in the cells of a wide table.
-    assert max(map(len, output.splitlines()[:-1])) < 160
+    # A remedy stands in a line of its own, below what it mends.
+    lines = output.splitlines()
+    remedies = [number for number, line in enumerate(lines) if line.lstrip().startswith("-> ")]
+    assert remedies and all("->" not in lines[number - 1] for number in remedies)
+    assert all(re.match(r"  (missing|note) ", lines[number - 1]) for number in remedies)
 
     code, output, _ = call("doctor", "--json")
     diagnoses = [json.loads(line) for line in output.splitlines()]

@@ -13,8 +13,8 @@ from monkeylib.tiling import AutoGrid, Grid
 
 def test_home_folder_stands_in_place_of_its_sign(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert options.expand_home(Path("~/run")) == tmp_path / "run"
-    assert options.expand_home(Path("run/~")) == Path("run/~")
+    assert resources.to_path("~/run") == tmp_path / "run"
+    assert resources.to_path(Path("run/~")) == Path("run/~")
 
 
 def test_default_checkpoint_is_the_trained_one_or_the_one_of_the_repository(monkeypatch, tmp_path, capsys):

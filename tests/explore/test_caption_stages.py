@@ -46,6 +46,7 @@ def test_the_filter_is_that_of_the_experts():
 
     # A set's name stands for all of its experts.
     assert filter_of(["demonstration"]) == filter_of(registry.expert_sets()["demonstration"])
+    assert filter_of("demonstration") == filter_of(["yolox", "demonstration"])  # each expert once
     assert filter_of(["demonstration"]).smallest_segment == filters.smallest_segment
     assert len(filter_of(["demonstration"]).class_experts) >= 2
 

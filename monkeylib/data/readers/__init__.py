@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from monkeylib import resources
 from monkeylib.data.json_rows import read_json_or_jsonl, text_encoding
 from monkeylib.data.readers import forms
 from monkeylib.data.readers.base import DatasetRecords, RawRecords, find_files
@@ -54,7 +55,7 @@ def open_dataset(entry: DatasetEntry, root: str | Path) -> DatasetRecords:
         ModuleNotFoundError: a package that reads tables is not installed.
         ValueError: a file is empty, no JSON, table or tar file, or its records are of no form.
     """
-    root = Path(root)
+    root = resources.to_path(root)
     container = tell_container(entry, root)
     raw: RawRecords
     if container == "table":
@@ -81,7 +82,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
         ModuleNotFoundError: pyarrow, which reads tables, is not installed.
         ValueError: it is neither JSON nor a table; the message names the line.
     """
-    path = Path(path)
+    path = resources.to_path(path)
     entry = DatasetEntry(name=path.stem or path.name, path=path.name)
     container = tell_container(entry, path.parent)
     if container == "shards":
