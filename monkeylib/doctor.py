@@ -224,5 +224,7 @@ def _assets() -> Iterator[Diagnosis]:
             place = f"in the package {package}" if package else resources.display_path(folder)
             yield Diagnosis("assets", asset.name, "ok", f"{asset.role}: {place}")
         else:
-            remedy = f"monkeylib assets fetch {asset.name} ({asset.size})"
+            remedy = (
+                f"downloaded when first needed ({asset.size}), or now: monkeylib assets fetch {asset.name}"
+            )
             yield Diagnosis("assets", asset.name, "missing", asset.role, remedy)

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monkeylib import image_addresses, pdf_files
+from monkeylib import image_addresses, pdf_files, resources
 from monkeylib.errors import beginning
 from monkeylib.image_damage import find_jpeg_damage
 from monkeylib.image_errors import (
@@ -331,7 +331,7 @@ def is_data_uri(source: object) -> bool:
 def is_image_file(path: str | Path) -> bool:
     """Return whether a file is an image or a PDF file by its first bytes, whatever its name."""
     try:
-        with _open_file(Path(path), str(path)) as file:
+        with _open_file(split_page(path)[0], str(path)) as file:
             if not is_pdf(file):
                 _identify(file, str(path)).close()
             return True
@@ -342,8 +342,10 @@ def is_image_file(path: str | Path) -> bool:
 def split_page(path: str | Path) -> tuple[Path, int | None]:
     """Return the file and the number of `scan.pdf#3`; the number is None where none is named.
 
-    A file that bears such a name itself is a file.
+    A `~` stands for the home folder. A file that bears such a name itself is a file.
     """
+    if str(path).startswith("~") and not os.path.lexists(path):
+        path = resources.to_path(path)
     match = _PAGE.fullmatch(str(path))
     if match is None or os.path.lexists(path):
         return Path(path), None
@@ -720,9 +722,7 @@ def _missing(name: str) -> ImageError:
         )
 
     advice = "check the path"
-    if name.startswith("~"):
-        advice += ", in which ~ stands for no folder here"
-    elif name != name.strip():
+    if name != name.strip():
         advice += ", which begins or ends with white space"
     return MissingImageError("missing", f"there is no image at {beginning(name, 300)}: {advice}")
 

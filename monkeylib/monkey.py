@@ -25,7 +25,7 @@ from monkeylib.session import Session, encode_images
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
-@dataclass
+@dataclass(repr=False)
 class Monkey:
     """Model and processor of a checkpoint, ready to answer.
 
@@ -47,6 +47,15 @@ class Monkey:
     def __post_init__(self) -> None:
         vision = self.model.config.vision_config
         self.processor.image_processor.check_normalisation(vision.model_type)
+
+    def __repr__(self) -> str:
+        model = self.model
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        dtype = str(model.dtype).removeprefix("torch.")
+        return (
+            f"<{type(self).__name__}: {type(model).__name__}, {parameters:,} parameters, {dtype} on "
+            f"{model.device}>"
+        )
 
     @property
     def default_prompt(self) -> str:

@@ -20,7 +20,7 @@ from monkeylib.session import Session
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
-@dataclass
+@dataclass(repr=False)
 class RaisedMonkey(Monkey):
     """A raised model of transformers (`raising.raise_resolution`), ready to answer as a Monkey does.
 

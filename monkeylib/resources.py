@@ -13,11 +13,14 @@ the committed ones can be held; `monkeylib reproduce --publish` copies them into
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from monkeylib.errors import nearest
 
 _PACKAGE = Path(__file__).resolve().parent
 SHIPPED = _PACKAGE / "shipped"  # files of the repository inside an installed package
@@ -114,6 +117,12 @@ def find_model(name: Path | str) -> Path:
     return models() / path if is_shipped and not path.exists() else path
 
 
+def suggest_model(name: Path | str, otherwise: str) -> str:
+    """Return "did you mean nano-monkey?" for a name that is spelled like a shipped model's, and any other's
+    `otherwise`."""
+    return nearest(str(name), [folder.name for folder in shipped_models()]) or otherwise
+
+
 def samples() -> Path:
     """Return the folder of the small images that the repository ships."""
     return REPOSITORY / "data" / "samples"
@@ -183,7 +192,7 @@ def as_typed(text: str) -> str:
     program = sys.argv[0] if sys.argv else ""
     if Path(program).name != "monkeylib" or shutil.which("monkeylib") is not None:
         return text
-    return _COMMAND.sub(lambda match: f"{match[1]}{program} ", text)
+    return _COMMAND.sub(lambda match: f"{match[1]}{shlex.quote(program)} ", text)
 
 
 def in_notebook() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 
-from monkeylib import resources
+from monkeylib import images, resources
 from monkeylib.images import (
     MAX_PIXELS,
     ImageError,
@@ -269,7 +269,7 @@ NO_VALUES = {
     "a class": (Image.Image, "unsupported", "there is no image in type"),
     "a file address": ("file:///photos/a.png", "unsupported", "file:///photos/a.png is an address.* path"),
     "a bucket's address": (Path("s3://b/a.png"), "unsupported", "s3:/b/a.png is an address"),
-    "the home folder": ("~/a.png", "missing", "no image at ~/a.png: check the path, in which ~ stands"),
+    "a file that the home folder lacks": ("~/no/a.png", "missing", "no image at ~/no/a.png: check the path"),
     "a blank behind a path": ("a.png ", "missing", "no image at a.png : .* ends with white space"),
     "a path of many characters": ("a" * 400, "missing", "no image at a{300}…: check the path"),
     "half of a surrogate pair": ("\ud800.png", "missing", "check the path"),
@@ -330,6 +330,26 @@ def test_value_is_refused(name):
 def test_tables_of_files_and_ways_are_long_enough():
     assert len(READABLE) + len(UNREADABLE) >= 120
     assert len(VALUES) >= 20 and len(VALUES) + len(NO_VALUES) >= 46
+
+
+def test_home_folder_stands_in_place_of_its_sign(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    Image.new("RGB", (5, 4)).save(tmp_path / "home" / "a.png")
+    Image.new("RGB", (5, 4)).save(tmp_path / "home" / "a.pdf")
+    monkeypatch.chdir(tmp_path)
+
+    for path in ("~/a.png", Path("~/a.png"), "~/a.pdf#1"):
+        assert images.open_image(path).size == images.read_size(path)
+        assert images.open_late(path).size == images.read_size(path)
+        assert images.encode_image(path)[1] == "PNG"
+        assert images.list_pages(path) == [Path(path)]
+    assert images.is_image_file("~/a.png")
+
+    # A folder that bears the name comes first.
+    (tmp_path / "~").mkdir()
+    Image.new("RGB", (7, 6)).save(tmp_path / "~" / "a.png")
+    assert images.read_size("~/a.png") == (7, 6)
 
 
 def test_file_that_is_opened_as_text_is_named(tmp_path):

@@ -499,7 +499,7 @@ class Plan:
         keys = iter(self.keys)
         for shard in self.plan() if self.held is None else self.held:
             if shard.key != next(keys, None):
-                raise ValueError("images were changed while the run was planned: run the same command again")
+                raise ValueError("images were changed while the run was planned: run it again")
             if names is None or shard.key.name in names:
                 yield shard
 

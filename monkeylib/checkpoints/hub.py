@@ -49,9 +49,12 @@ def fetch_model(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(_FILES)))
     except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = (
+            f"it is no folder, and no model hub gave a model of that name ({first_line(error)}); check the "
+            "name, or connect to a hub"
+        )
         raise FileNotFoundError(
-            f"there is no checkpoint at {name}: it is no folder, and no model hub gave a model of that name "
-            f"({first_line(error)}); check the name, or connect to a hub"
+            f"there is no checkpoint at {name}: {resources.suggest_model(name, reason)}"
         ) from error
 
 

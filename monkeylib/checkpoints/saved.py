@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.utils import logging
 
+from monkeylib import resources
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
 from monkeylib.errors import first_line
@@ -97,9 +98,11 @@ def _read_config(folder: Path) -> tuple[MonkeyConfig, dict[str, Any]]:
     """Return the configuration, and the content of its file."""
     path = folder / "config.json"
     if not path.exists():
+        expected = (
+            "expected a folder with config.json, model.safetensors, processor_config.json and a tokenizer"
+        )
         raise FileNotFoundError(
-            f"there is no checkpoint at {folder}: expected a folder with config.json, model.safetensors, "
-            "processor_config.json and a tokenizer"
+            f"there is no checkpoint at {folder}: {resources.suggest_model(folder, expected)}"
         )
 
     settings = read_json(file_inside(folder, "config.json"))

@@ -1,5 +1,6 @@
 """`monkeylib answer`: questions about one image, or several."""
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 def answer(
     image: options.ImageSource,
-    question: Annotated[str, typer.Argument(help="The question; prompts for captions need none.")] = "",
+    question: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[QUESTION]", help="The question, between quotes; prompts for captions need none."
+        ),
+    ] = None,
     more_images: Annotated[
         list[str] | None,
         typer.Option("--image", help="Another image, which follows the first one. May be repeated."),
@@ -33,7 +39,8 @@ def answer(
         Path | None,
         typer.Option(
             help="Text file with a question each line, in place of QUESTION; - reads standard input. The "
-            "model is loaded once, and each answer is a line, on a terminal behind its question."
+            "model is loaded once. Answers come in the order of the questions: on a terminal behind them, "
+            "elsewhere alone, and with --json with them."
         ),
     ] = None,
     model: options.Checkpoint = None,
@@ -70,12 +77,17 @@ def answer(
     allow_address: options.AllowAddress = False,
 ) -> None:
     """Answer a question about an image, or many of a file; - reads the image from standard input."""
+    # What is quickly checked comes first, so that a wrong argument is reported at once.
+    sources = [image, *(more_images or [])]
+    text = _check_question(question or [], questions, prompt, sources)
+    images = [options.open_source(source, allow_address) for source in sources]
+    asked = [text] if questions is None else options.read_questions(resources.to_path(questions))
+
     # Imported here, so that `monkeylib --help` starts at once.
     options.import_model_libraries()
     from monkeylib.model.generation_options import check_options
-    from monkeylib.prompts import build_prompt
 
-    # Before the model is loaded, so that a wrong argument is reported at once.
+    tiles = options.read_grid(grid)
     generation = options.sampling_options(temperature, seed)
     if samples < 1:
         raise ValueError(f"--samples is {samples}: expected at least 1")
@@ -91,15 +103,6 @@ def answer(
     if stream is None:
         stream = sys.stdout.isatty() and not json and samples == 1
     check_options(max_new_tokens, generation)
-
-    sources = [image, *(more_images or [])]
-    if questions is None:
-        build_prompt(prompt or "vqa", question)
-    else:
-        _check_questions(questions, question, prompt, sources)
-    tiles = options.read_grid(grid)
-    images = [options.open_source(source, allow_address) for source in sources]
-    asked = [question] if questions is None else options.read_questions(resources.to_path(questions))
 
     monkey = options.load_checkpoint(model, tiles, device, dtype, bits, exact)
     for opened in images:
@@ -124,20 +127,36 @@ def answer(
         options.report_cut(result.samples or [result], max_new_tokens)
 
 
-def _check_questions(questions: Path, question: str, prompt: str, sources: list[str]) -> None:
-    """Check that a file of questions agrees with the other arguments.
+def _check_question(question: list[str], questions: Path | None, prompt: str, sources: list[str]) -> str:
+    """Return the question, empty where there is none, if it agrees with the other arguments.
 
     Raises:
         ValueError: it does not.
     """
     from monkeylib.prompts import get_template
 
+    takes_question = get_template(prompt or "vqa").takes_question
+    if len(question) > 1:
+        raise ValueError(
+            f"the question came in {len(question)} parts: put it between quotes, as in: monkeylib answer "
+            f'{shlex.quote(sources[0])} "{" ".join(question)}"'
+        )
+
+    if questions is None:
+        text = question[0] if question else ""
+        if takes_question and not text.strip():
+            raise ValueError(
+                'there is no question; give one behind the image: monkeylib answer IMAGE "QUESTION"'
+            )
+        return text
+
     if question:
         raise ValueError("QUESTION and --questions are both given: leave one of them out")
-    if not get_template(prompt or "vqa").takes_question:
+    if not takes_question:
         raise ValueError(f"the prompt {prompt!r} takes no questions: leave out --questions")
     if str(questions) == "-" and "-" in sources:
         raise ValueError("the image and the questions cannot both come from standard input: name a file")
+    return ""
 
 
 def _responders(

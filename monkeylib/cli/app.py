@@ -4,7 +4,9 @@ What a user can fix (a missing file, an unknown name, a package that isn't insta
 sentence on standard error, with exit code 2. `monkeylib --debug COMMAND` shows the traceback.
 """
 
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -90,6 +92,8 @@ def _complete_commands(group: typer.Typer, prefix: str = "") -> None:
     """Give each command of a group its examples and the options that all commands have."""
     for info in group.registered_commands:
         name = info.name or info.callback.__name__
+        # Help keeps line breaks, which in a docstring are those of the code.
+        info.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(info.callback.__doc__ or ""))
         info.epilog = epilog(f"{prefix}{name}")
         info.callback = with_verbosity(info.callback)
 

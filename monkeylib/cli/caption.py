@@ -315,9 +315,10 @@ def _export(
     )
     left_out = statistics.describe_left_out()
     shown = resources.display_path(folder)
+    command = f"monkeylib train --data {shlex.quote(f'{shown}/{exports.MIXTURE}')}"
     return (
         f"export: {shown}: {statistics.exported} captions{f', left out: {left_out}' if left_out else ''}\n"
-        f"train on them: monkeylib train --data {shlex.quote(f'{shown}/{exports.MIXTURE}')}"
+        f"train on them: {resources.as_typed(command)} --base MODEL --steps N"
     )
 
 
@@ -360,7 +361,7 @@ def _failure_sentence(out: Path, summary: "Summary") -> str:
 
     if summary.pending:
         settled = summary.failed - summary.pending
-        start = f"not finished, run the same command again: {summary.pending} images are still to be done"
+        start = f"not finished, run it again to go on: {summary.pending} images are still to be done"
         start += f", {settled} more failed for good" if settled else ""
     else:
         start = f"finished, but {summary.failed} of {summary.records} images failed for good "

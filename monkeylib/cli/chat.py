@@ -1,7 +1,8 @@
 """`monkeylib chat`: a conversation about one image, or several."""
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from monkeylib.processing import GridInput
 
 
-_HOW = "One question per line; an empty line, or Ctrl-D, ends the conversation."
+_HOW = "One question per line; an empty line, Ctrl-D or /exit ends the conversation."
+
+# What other programs take for a command is no question either.
+_COMMAND = re.compile(r"/(\?|[a-z]+)")
+_ENDS = ("/exit", "/quit", "/bye")
 
 
 def chat(
@@ -38,16 +43,21 @@ def chat(
     grid: options.GridOption = "",
     allow_address: options.AllowAddress = False,
 ) -> None:
-    """Chat about an image, or several: one question per line, until an empty line or the end of the input."""
-    options.import_model_libraries()
+    """Chat about an image, or several: one question per line, until the end of the input.
+
+    On a terminal an empty line ends the conversation, too; in a file it is left out.
+    """
     from monkeylib.images import open_image
+
+    # A wrong path is reported at once.
+    images = [open_image(source, allow_address=allow_address) for source in [image, *(more_images or [])]]
+
+    options.import_model_libraries()
     from monkeylib.model.generation_options import check_options
 
+    tiles = options.read_grid(grid)
     generation = options.sampling_options(temperature, seed)
     check_options(max_new_tokens, generation)
-    sources = [image, *(more_images or [])]
-    images = [open_image(source, allow_address=allow_address) for source in sources]
-    tiles = options.read_grid(grid)
     monkey = options.load_checkpoint(model, tiles, device, dtype, bits, exact)
     for opened in images:
         options.note_distortion(monkey, opened, tiles)
@@ -56,12 +66,7 @@ def chat(
     if sys.stdin.isatty():
         print(_HOW, file=sys.stderr)
 
-    while question := _read_question():
-        # What other programs take for a command is no question either.
-        if sys.stdin.isatty() and question.startswith("/"):
-            print(_HOW, file=sys.stderr)
-            continue
-
+    for question in _read_questions():
         # Ctrl-C in the middle of an answer ends its thread, too.
         with conversation(question, max_new_tokens=max_new_tokens, **generation) as stream:
             for part in stream:
@@ -102,8 +107,18 @@ def _conversation(
     return stream
 
 
-def _read_question() -> str:
-    """Return the next line of the input; an empty string at its end."""
-    if sys.stdin.isatty():
-        print("> ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip()
+def _read_questions() -> Iterator[str]:
+    """Yield the questions of the conversation, each when it is typed."""
+    is_terminal = sys.stdin.isatty()
+    while True:
+        if is_terminal:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        question = line.strip()
+
+        if not line or question in _ENDS or (is_terminal and not question):
+            return
+        if _COMMAND.fullmatch(question):
+            print(_HOW, file=sys.stderr)
+        elif question:
+            yield question

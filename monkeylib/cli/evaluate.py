@@ -23,7 +23,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         help="Checkpoint folder, name of a shipped model, or folder or name on a hub of any image-text model "
-        "of transformers; by default the trained nano model, else its base."
+        "of transformers; by default the nano model that was trained here, else nano-monkey."
     ),
 ]
 BenchmarksOption = Annotated[

@@ -1,5 +1,7 @@
 """Examples of every command, which its help shows. A test reads each as the command line would."""
 
+from monkeylib import resources
+
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("monkeylib demo", "monkeylib demo --model run/model --base nano-base --port 7861 --no-browser"),
     "answer": (
@@ -62,5 +64,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 def epilog(command: str) -> str | None:
     """Return the examples of a command as the last lines of its help; None if it has none."""
     # An empty line between two lines keeps them apart.
-    lines = EXAMPLES.get(command, ())
+    lines = [resources.as_typed(line) for line in EXAMPLES.get(command, ())]
     return "\n\n".join(["Examples:", *lines]) if lines else None

@@ -82,7 +82,9 @@ def experts(json: JsonRows = False) -> None:
             missing = missing_assets(name)
             state = "here"
             if missing:
-                state = resources.as_typed(f"missing: monkeylib assets fetch {' '.join(missing)}")
+                state = resources.as_typed(
+                    f"when first needed, or: monkeylib assets fetch {' '.join(missing)}"
+                )
         rows.append({"name": name, "sets": ", ".join(entry.sets), "weights": state})
 
     _print_rows(rows, "experts", json)

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import shlex
 import shutil
 import sys
 import time
@@ -31,8 +32,8 @@ Checkpoint = Annotated[
     typer.Option(
         "--model",
         help="Folder, name of a shipped model (`monkeylib models`), or name on a hub, of a Monkey or a "
-        "raised model; with --grid also of a model of transformers, which is raised. Default: the trained "
-        "nano model, or else its base model.",
+        "raised model; with --grid also of a model of transformers, which is raised. Default: the nano "
+        "model that was trained here, or else the shipped nano-monkey.",
     ),
 ]
 Device = Annotated[
@@ -102,7 +103,10 @@ def program(name: str) -> str:
     path = Path(sys.executable).parent / name
     if not path.exists() or shutil.which(name) == str(path):
         return name
-    return resources.display_path(path)
+
+    # Links stay: an environment may be one.
+    folder = Path.cwd()
+    return shlex.quote(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
 
 def default_checkpoint() -> Path:
@@ -188,6 +192,13 @@ def load_checkpoint(
         exact=exact,
         grid=grid if loading.may_be_raised(path) else None,
     )
+
+    # Who has named none may take it for a model of photographs.
+    if folder is None and sys.stderr.isatty():
+        say(
+            f"{model_name(path)} answers, which reads synthetic images and guesses at photographs and scans; "
+            "--model takes another one"
+        )
 
     parameters = sum(parameter.numel() for parameter in monkey.model.parameters())
     say_detail(

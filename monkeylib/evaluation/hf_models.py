@@ -16,7 +16,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from monkeylib import inference
+from monkeylib import inference, resources
 from monkeylib.checkpoints import hub, released
 from monkeylib.checkpoints.weight_files import explain_broken
 from monkeylib.evaluation import distributed
@@ -167,9 +167,12 @@ def require_model(name: str | Path) -> None:
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1
     is_folder = (folder / "config.json").is_file() or is_monkey_checkpoint(folder)
     if not may_be_on_hub and not is_folder:
+        expected = (
+            "expected a folder with config.json, or the name of a model on the hub, such as "
+            "Qwen/Qwen2-VL-2B-Instruct"
+        )
         raise FileNotFoundError(
-            f"there is no checkpoint at {name}: expected a folder with config.json, or the name of a "
-            "model on the hub, such as Qwen/Qwen2-VL-2B-Instruct"
+            f"there is no checkpoint at {name}: {resources.suggest_model(name, expected)}"
         )
 
 

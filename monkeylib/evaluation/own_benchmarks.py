@@ -278,7 +278,7 @@ def _with_choices(example: Example, choices: tuple[str, ...], location: str) -> 
 
 def _relative(image: str | Path, folder: Path) -> str:
     """Return the name of an image as the file has it."""
-    file = resources.to_path(image)
+    file = Path(image)
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(image)
 
 

@@ -210,7 +210,8 @@ def _check_name(name: str) -> None:
     if name in others:
         raise ValueError(f"answers take no {name}: {_INSTEAD.get(name, _OTHERWISE)}")
 
-    hint = nearest(name, _OPTIONS) or f"choose among {', '.join(_OPTIONS)}"
+    options = ("max_new_tokens", *_OPTIONS)
+    hint = nearest(name, options) or f"choose among {', '.join(options)}"
     raise ValueError(f"there is no option of generation called {name!r}: {hint}")
 
 

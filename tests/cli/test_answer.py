@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from monkeylib import resources
+from monkeylib.cli import options
 from monkeylib.model import MonkeyForConditionalGeneration
 from tests.support.image_files import png_of_size
 from tests.support.raised_models import save_base, save_raised
@@ -343,3 +344,50 @@ def test_raised_folder_answers_and_a_base_is_raised(call, image, tmp_path):
 
     code, _, errors = call(*question, "--model", base)
     assert code == 2 and "is not raised: give it a grid, such as 2x2" in errors
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], 'there is no question; give one behind the image: monkeylib answer IMAGE "QUESTION"'),
+        ([" "], 'there is no question; give one behind the image: monkeylib answer IMAGE "QUESTION"'),
+        (["what", "is", "it?"], "the question came in 3 parts: put it between quotes"),
+    ],
+)
+def test_question_that_is_none_is_reported_before_anything_is_loaded(
+    call, image, arguments, sentence, monkeypatch
+):
+    monkeypatch.setattr(options, "import_model_libraries", pytest.fail)
+    code, output, errors = call("answer", image, *arguments)
+    assert (code, output) == (2, "") and sentence in errors
+
+
+@pytest.mark.parametrize("command", [["answer", "gone.png", "What?"], ["chat", "gone.png"]])
+def test_image_that_is_missing_is_reported_before_anything_is_loaded(call, command, monkeypatch):
+    monkeypatch.setattr(options, "import_model_libraries", pytest.fail)
+    code, _, errors = call(*command)
+    assert code == 2 and "there is no image at gone.png" in errors
+
+
+def test_home_folder_of_an_image_has_its_sign(call, checkpoint, image, monkey, monkeypatch):
+    monkeypatch.setenv("HOME", str(image.parent))
+    code, output, _ = call("answer", f"~/{image.name}", "What?", "--model", checkpoint, "--max-new-tokens", 3)
+    assert (code, output) == (0, f"{monkey.answer(image, 'What?', max_new_tokens=3)}\n")
+
+
+@pytest.mark.parametrize("command", [["answer", "IMAGE", "What?"], ["evaluate"], ["serve"]])
+def test_shipped_model_that_is_misspelled_is_suggested(call, image, command, monkeypatch):
+    monkeypatch.chdir(image.parent)
+    arguments = [image if word == "IMAGE" else word for word in command]
+    code, _, errors = call(*arguments, "--model", "nano-monky")
+    assert code == 2 and "there is no checkpoint at nano-monky: did you mean nano-monkey?" in errors
+
+
+def test_model_that_nobody_has_named_is_introduced_on_a_terminal(call, image, checkpoint, monkeypatch):
+    monkeypatch.setattr(options, "default_checkpoint", lambda: checkpoint)
+    asking = ("answer", image, "What?", "--max-new-tokens", 3)
+    assert "nano-base answers" not in call(*asking)[2]
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert "nano-base answers, which reads synthetic images" in call(*asking)[2]
+    assert "nano-base answers" not in call(*asking, "--model", checkpoint)[2]

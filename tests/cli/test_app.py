@@ -16,7 +16,7 @@ from monkeylib.model import generation
 USER_ERRORS = {
     ("answer", "gone.png", "What?"): "gone.png",
     ("answer", resources.REPOSITORY / "Makefile", "What?"): "cannot be read as an image",
-    ("answer", "IMAGE", ""): "needs a question",
+    ("answer", "IMAGE", ""): "there is no question",
     ("answer", "IMAGE", "What?", "--prompt", "verse"): "no prompt called 'verse'",
     ("answer", "IMAGE", "What?", "--model", "gone"): "no checkpoint at gone",
     ("answer", "IMAGE", "What?", "--model", "nobody/no-model"): "no model hub gave a model of that name",

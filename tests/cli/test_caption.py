@@ -248,7 +248,7 @@ def test_answers_that_are_missing_leave_the_run_pending(call, server, chat_argum
 
     assert code == caption.PENDING and errors.count("\n") == 1
     assert "1 described, 0 without a description, 2 failed, of which 2 are tried again" in output
-    assert "not finished, run the same command again: 2 images are still to be done" in errors
+    assert "not finished, run it again to go on: 2 images are still to be done" in errors
     assert len(server.requests) == 3
 
     assert call(*chat_arguments)[0] == 0 and len(server.requests) == 5

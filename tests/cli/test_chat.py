@@ -25,11 +25,20 @@ def test_terminal_says_how_the_conversation_ends(call, checkpoint, image, monkey
         def isatty(self):
             return True
 
-    monkeypatch.setattr(sys, "stdin", Terminal("/help\nWhat?\n\nnever\n"))
-    code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
-    assert code == 0 and len(output.splitlines()) == 1
-    how = "One question per line; an empty line, or Ctrl-D, ends the conversation.\n"
-    assert errors.startswith(f"{how}> {how}> ")  # a /command is answered, and is no question
+    chatting = ("chat", image, "--model", checkpoint, "--max-new-tokens", 3)
+    for end in ("", "/exit", "/quit"):
+        monkeypatch.setattr(sys, "stdin", Terminal(f"/help\nWhat?\n{end}\nnever\n"))
+        code, output, errors = call(*chatting)
+        assert code == 0 and len(output.splitlines()) == 1
+        how = "One question per line; an empty line, Ctrl-D or /exit ends the conversation.\n"
+        assert errors.startswith(f"{how}> {how}> ")  # a /command is answered, and is no question
+
+
+def test_file_of_questions_may_have_empty_lines_and_commands(call, checkpoint, image, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("What?\n\n/help\nWhy?\n/exit\nnever\n"))
+    code, output, errors = call("chat", image, "--model", checkpoint, "--max-new-tokens", 3, "--json")
+    assert code == 0 and "One question per line" in errors and "> " not in errors
+    assert [json.loads(line)["question"] for line in output.splitlines()] == ["What?", "Why?"]
 
 
 def test_json_holds_a_line_for_each_answer(call, checkpoint, image, monkey, monkeypatch):

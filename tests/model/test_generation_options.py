@@ -12,6 +12,7 @@ import torch
         ({"max_new_tokens": -1}, "max_new_tokens is -1"),
         ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5"),
         ({"tempreature": 1.0}, "no option of generation called 'tempreature': did you mean temperature"),
+        ({"max_tokens": 5}, "did you mean max_new_tokens"),
         ({"nonsense_of_mine": 1}, "no option of generation called 'nonsense_of_mine'"),
         ({"temperature": 0.7}, "temperature is 0.7, which only sampling heeds: pass do_sample=True"),
         ({"top_p": 0.7}, "top_p is 0.7, which only sampling heeds"),
