@@ -23,14 +23,14 @@ _PURPOSES = {
     "synthetic": "the synthetic images of the profiles nano and smoke",
     "train": "fine-tuning: monkeylib train",
     "data": "data of other projects: monkeylib data",
-    "captions": "descriptions: monkeylib caption",
-    "chat": "descriptions written by a chat model",
+    "captions": "captions: monkeylib caption",
+    "chat": "captions written by a chat model",
     "serve": "answers for clients of OpenAI's chat API: monkeylib serve",
     "demo": "a page in the browser: monkeylib demo",
     "explore": "live widgets in notebooks: monkeylib.explore",
     "pretrained": "the profile small",
     "notebooks": "the series: make reproduce, make lab",
-    "cluster": "descriptions on many machines: Ray",
+    "cluster": "captions on many machines: monkeylib caption --engine ray",
 }
 
 # Where a package has another name than its module.

@@ -88,7 +88,7 @@ _FUNCTIONS = _Kind("a list of functions", lambda value: _is_list(value, callable
 # Transformers checks these.
 _ANYTHING = _Kind("anything", lambda value: True)
 
-# Options that only sampling heeds, and those that only beams do.
+# Options that have an effect with sampling alone, and with beams alone.
 _SAMPLING = {
     "temperature": _TEMPERATURE,
     "top_k": _COUNT_OR_NONE,
@@ -175,11 +175,11 @@ def check_options(max_new_tokens: int, options: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name in _SAMPLING and not has_sampling:
             raise ValueError(
-                f"{name} is {value!r}, which only sampling heeds: pass do_sample=True, or leave it out for "
+                f"{name} is {value!r}, which has an effect with sampling alone: pass do_sample=True, or leave it out for "
                 "the greedy answer"
             )
         if name in _BEAMS and beams == 1:
-            raise ValueError(f"{name} is {value!r}, which only beams heed: pass num_beams, or leave it out")
+            raise ValueError(f"{name} is {value!r}, which has an effect with beams alone: pass num_beams, or leave it out")
 
     _check_number_of_answers(given.get("num_return_sequences", 1), beams, has_sampling)
     least = given.get("min_new_tokens", 0)

@@ -14,8 +14,8 @@ import torch
         ({"tempreature": 1.0}, "no option of generation called 'tempreature': did you mean temperature"),
         ({"max_tokens": 5}, "did you mean max_new_tokens"),
         ({"nonsense_of_mine": 1}, "no option of generation called 'nonsense_of_mine'"),
-        ({"temperature": 0.7}, "temperature is 0.7, which only sampling heeds: pass do_sample=True"),
-        ({"top_p": 0.7}, "top_p is 0.7, which only sampling heeds"),
+        ({"temperature": 0.7}, "temperature is 0.7, which has an effect with sampling alone: pass do_sample=True"),
+        ({"top_p": 0.7}, "top_p is 0.7, which has an effect with sampling alone"),
         ({"temperature": 0, "do_sample": True}, "temperature is 0: expected a number from 0.000001"),
         (
             {"temperature": 1e-300, "do_sample": True},
@@ -49,7 +49,7 @@ import torch
         ({"guidance_scale": 2.0}, "answers take no guidance_scale"),
         ({"assistant_model": 1}, "answers take no assistant_model"),
         ({"do_sample": "no"}, "do_sample is 'no': expected True or False"),
-        ({"length_penalty": 2.0}, "length_penalty is 2.0, which only beams heed"),
+        ({"length_penalty": 2.0}, "length_penalty is 2.0, which has an effect with beams alone"),
         ({"length_penalty": "x", "num_beams": 2}, "length_penalty is 'x': expected a number"),
         (
             {"min_new_tokens": 9, "max_new_tokens": 5},
