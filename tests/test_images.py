@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import os
+import pickle
 import stat
 import subprocess
 import sys
@@ -553,3 +554,18 @@ def test_pixels_and_pages_are_encoded_as_png(document):
 def test_what_is_no_image_is_not_encoded(source):
     with pytest.raises(ImageError):
         encode_image(source)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_image_of_a_file_is_complete_and_the_file_is_closed(format, tmp_path):
+    path = tmp_path / "a.image"
+    scene((40, 30)).save(path, format, **({"quality": 95} if format == "JPEG" else {}))
+    opened = images.open_image(path)
+    path.unlink()
+
+    assert opened.mode == "RGB" and getattr(opened, "fp", None) is None
+    for other in (opened.copy(), pickle.loads(pickle.dumps(opened)), opened.convert("RGB")):
+        assert other.tobytes() == opened.tobytes()
+    again = images.open_image(opened)
+    again.putpixel((0, 0), (1, 2, 3))
+    assert again.tobytes() != opened.tobytes()
