@@ -87,6 +87,25 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table([line(row) for row in rows], COLUMNS)
 
 
+def limits_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of what takes the time of the paths that miss their targets."""
+    lines = [
+        {
+            "path": row["path"],
+            "against": row["against"],
+            "size": row["size"],
+            **{name: _shares(row["limits"][name]) for name in ("monkeylib", "other")},
+        }
+        for row in rows
+        if "limits" in row
+    ]
+    return markdown_table(lines) if lines else "No path misses its target.\n"
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+
+
 def machine_line(document: Mapping[str, Any]) -> str:
     """Return what the numbers depend on."""
     machine = document["machine"]
@@ -108,6 +127,9 @@ def fill_page(page: str) -> str:
                 return nothing
             figure = f"![Ratios of all paths with their targets]({FIGURE.name})"
             return f"{machine_line(document)}\n{table(document['rows'])}\n{figure}\n"
+        if name == "limits":
+            document = read_paths()
+            return nothing if document is None else limits_table(document["rows"])
         document = read(f"{name}.json")
         if document is None:
             return nothing

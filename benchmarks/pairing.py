@@ -8,6 +8,7 @@
   the lowest and the highest.
 * What the processor can do is measured in the same rounds, as the rate of one large matrix product (GEMM);
   the share of it is that of the operations that the work needs.
+* A path that misses its target is profiled, both ways, after the rounds: `profiling.py`.
 * Memory is the highest that a process of its own needs beyond what it held before the work.
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from profiling import shares_of_time
 from torch.utils.flop_counter import FlopCounterMode
 
 # Of the process that measures, before it starts.
@@ -152,6 +154,8 @@ def compare_time(
             shares = [pair.operations / value / rate for value, rate in zip(values, rates, strict=True)]
             row[f"share of GEMM, {name}"] = statistics.median(shares)
         row["GEMM, GFLOP/s"] = statistics.median(rates) / 1e9
+    if row["met"] is False:
+        row["limits"] = {name: shares_of_time(getattr(pair, name)) for name in ("monkeylib", "other")}
     return row
 
 
@@ -303,4 +307,6 @@ def write_json(rows: Sequence[Row], path: Path, settings: Settings) -> None:
 
 
 def _round(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _round(entry) for name, entry in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value

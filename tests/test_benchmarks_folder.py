@@ -108,7 +108,7 @@ def test_ratios_are_within_rounds_and_the_order_changes(monkeypatch):
     monkeypatch.setattr(pairing, "seconds_of", take)
     row = pairing.compare_time("a path", "another way", "large", pair, pairing.Settings(rounds=3), target=4.5)
 
-    assert order[2:] == ["monkeylib", "other", "other", "monkeylib", "monkeylib", "other"]
+    assert order[2:8] == ["monkeylib", "other", "other", "monkeylib", "monkeylib", "other"]
     assert (row["monkeylib"], row["other"]) == (2.0, 6.0)
     assert (row["ratio"], row["lowest"], row["highest"], row["met"]) == (4.0, 2.0, 4.0, False)
     assert load("pages").line(row)["verdict"] == "no: 11 % short"
@@ -266,3 +266,28 @@ def test_region_captions_are_timed_and_their_memory_is_counted():
     row = region_captions.measure(dataclasses.replace(grit_goldens.CONFIG, short_side=64, long_side=96))
     assert row["seconds detection"] >= 0 and row["seconds captions"] >= 0
     assert row["peak MB"] >= row["loaded MB"] > 50 and (row["height"], row["width"]) == (64, 96)
+
+
+def test_profile_says_what_takes_the_time():
+    profiling = load("profiling")
+    matrix = torch.ones(1000, 1000)
+    matrix @ matrix
+    products = profiling.shares_of_time(lambda: [matrix @ matrix for _ in range(10)])
+    assert next(iter(products)) == "matrix products" and products["matrix products"] > 0.6
+    copies = profiling.shares_of_time(lambda: [matrix.clone() for _ in range(300)])
+    assert next(iter(copies)) == "copies"
+    python = profiling.shares_of_time(lambda: sorted(range(200_000), key=lambda value: -value))
+    assert list(python) == ["Python and the rest"]
+    assert sum(products.values()) == pytest.approx(1)
+
+
+def test_path_that_misses_its_target_is_profiled():
+    pairing, pages = load("pairing"), load("pages")
+    matrix = torch.ones(300, 300)
+    pair = pairing.Pair(lambda: matrix @ matrix, lambda: matrix @ matrix, torch.equal, repeats=5)
+    missed = pairing.compare_time("a path", "another", "large", pair, pairing.Settings(1), target=1e6)
+    reached = pairing.compare_time("a path", "another", "large", pair, pairing.Settings(1), target=1e-6)
+
+    assert "limits" not in reached and set(missed["limits"]) == {"monkeylib", "other"}
+    assert "matrix products" in pages.limits_table([missed, reached])
+    assert pages.limits_table([reached]).startswith("No path")

@@ -179,7 +179,9 @@ def check_options(max_new_tokens: int, options: Mapping[str, Any]) -> None:
                 "the greedy answer"
             )
         if name in _BEAMS and beams == 1:
-            raise ValueError(f"{name} is {value!r}, which has an effect with beams alone: pass num_beams, or leave it out")
+            raise ValueError(
+                f"{name} is {value!r}, which has an effect with beams alone: pass num_beams, or leave it out"
+            )
 
     _check_number_of_answers(given.get("num_return_sequences", 1), beams, has_sampling)
     least = given.get("min_new_tokens", 0)

@@ -20,8 +20,9 @@ from monkeylib.model.config import MonkeyConfig, mlp_width
 from monkeylib.model.normalisation import normalise_bytes
 from monkeylib.model.tile_lora import NO_LORA, TileLoRA, plan_chunks
 
-# Bytes of a chunk's widest activation on a CPU. A larger one leaves the cache and only costs page faults.
-CPU_CHUNK_BYTES = 16 * 2**20
+# Bytes of a chunk's widest activation on a CPU. A larger one takes as long, and more memory: for an image at
+# width 512 and 4 layers, 99 instead of 55 MB without gradients with twice as many bytes.
+CPU_CHUNK_BYTES = 8 * 2**20
 
 
 class VisionBackbone(nn.Module, ABC):
@@ -108,11 +109,7 @@ class VisionBackbone(nn.Module, ABC):
         patches = height * width // self.patch_size**2
         # The inner layer of the MLP is the widest activation: [patches, mlp_width] in fp32.
         bytes_per_view = 4 * patches * self.mlp_width
-        # With checkpointing, whose point is memory, half of it: 309 instead of 378 MB, forward and backward,
-        # for an image at width 512 and 4 layers (562 without checkpointing).
-        is_recomputed = any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
-        chunk_bytes = CPU_CHUNK_BYTES // 2 if self.training and is_recomputed else CPU_CHUNK_BYTES
-        return max(1, chunk_bytes // bytes_per_view)
+        return max(1, CPU_CHUNK_BYTES // bytes_per_view)
 
     def _check_size(self, pixel_values: torch.Tensor) -> None:
         height, width = pixel_values.shape[-2:]
@@ -190,12 +187,17 @@ class VisionBlock(GradientCheckpointingLayer):
         x = x + self.attention(self.ln_1(x), lora_groups)
 
         normed = self.ln_2(x)
-        y = self.proj(F.gelu(self.fc(normed)))
+        y = self.proj(self._gelu(self.fc(normed)))
         if lora_groups is not None and self.mlp_lora is not None:
             lora_input = normed if self.mlp_lora_reads_norm else x
             self.mlp_lora.add(y, lora_input, lora_groups)
 
         return x + y
+
+    def _gelu(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the exact GELU; in place where nobody needs its input, for a third less memory."""
+        is_input_kept = torch.is_grad_enabled() or torch.compiler.is_compiling() or self.fc._forward_hooks
+        return F.gelu(x) if is_input_kept else torch.ops.aten.gelu_(x)
 
 
 class VisionAttention(nn.Module):

@@ -14,7 +14,10 @@ import torch
         ({"tempreature": 1.0}, "no option of generation called 'tempreature': did you mean temperature"),
         ({"max_tokens": 5}, "did you mean max_new_tokens"),
         ({"nonsense_of_mine": 1}, "no option of generation called 'nonsense_of_mine'"),
-        ({"temperature": 0.7}, "temperature is 0.7, which has an effect with sampling alone: pass do_sample=True"),
+        (
+            {"temperature": 0.7},
+            "temperature is 0.7, which has an effect with sampling alone: pass do_sample=True",
+        ),
         ({"top_p": 0.7}, "top_p is 0.7, which has an effect with sampling alone"),
         ({"temperature": 0, "do_sample": True}, "temperature is 0: expected a number from 0.000001"),
         (

@@ -42,6 +42,18 @@ def test_chunk_size_does_not_change_the_features(tiny, views, monkeypatch):
         assert torch.allclose(vision(views, LORA_INDEX), expected, atol=1e-5)
 
 
+def test_features_and_what_hooks_see_are_the_same_with_and_without_gradients(tiny, views):
+    """Without gradients the GELU is computed in place, unless a hook looks at what goes into it."""
+    vision = tiny().vision
+    expected = vision(views, LORA_INDEX)
+    seen = []
+    with torch.no_grad():
+        assert torch.equal(vision(views, LORA_INDEX), expected)
+        vision.blocks[0].fc.register_forward_hook(lambda _, inputs, output: seen.append(output))
+        assert torch.equal(vision(views, LORA_INDEX), expected)
+    assert min(output.min() for output in seen) < -0.2  # below the least value of the GELU
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("lora_input", ["residual", "normed"])
 def test_lora_of_the_mlp_reads_the_residual_stream_or_its_norm(tiny, lora_input):
