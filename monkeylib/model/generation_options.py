@@ -175,8 +175,8 @@ def check_options(max_new_tokens: int, options: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if name in _SAMPLING and not has_sampling:
             raise ValueError(
-                f"{name} is {value!r}, which has an effect with sampling alone: pass do_sample=True, or leave it "
-                "out for the greedy answer"
+                f"{name} is {value!r}, which has an effect with sampling alone: pass do_sample=True, or "
+                "leave it out for the greedy answer"
             )
         if name in _BEAMS and beams == 1:
             raise ValueError(
