@@ -33,17 +33,19 @@ help: ## list the targets
 
 install: $(STAMP) ## create .venv and install the locked dependencies and monkeylib (once)
 
-# The stamp is written last, so that an interrupted installation is resumed. The last step has Python compile
+# The stamp is written last, so that an interrupted installation is resumed. `compat` puts the clone on Python's
+# path: beside a clone of the name monkeylib, `import monkeylib` would else find that folder, which is no package.
+# The last step has Python compile
 # what most commands import: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each of them would
 # compile PyTorch anew. Compiling everything takes as long as the rest of the installation.
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("monkeylib needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name another one, as in make PYTHON=python3.12" % v[:2])'
 	@rm -f $@
-	@echo "Installing the locked environment into $(VENV): about two minutes and 2.1 GB, once."
+	@echo "Installing the locked environment into $(VENV): about two minutes and 2.1 GB (more where pip takes torch for CUDA), once."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet --no-compile -r requirements.lock
-	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -c 'import monkeylib.monkey, monkeylib.training.finetune'
+	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@$(BIN)/python -c 'import monkeylib.monkey, monkeylib.training.finetune, ipykernel.kernelapp, ipywidgets, seaborn'
 	@touch $@
 	@echo 'Installed. Try: $(BIN)/monkeylib answer data/samples/receipt.png "what is the total?"'
 

@@ -81,9 +81,8 @@ def _machine() -> Iterator[Diagnosis]:
 
     speed = cpu.relative_speed(torch.bfloat16)
     if speed < 1:
-        detail = (
-            f"bfloat16 is {1 / speed:.0f} times as slow as float32: weights become float32 where they fit"
-        )
+        times = f"{1 / speed:.1f} times as slow as" if speed < 0.95 else "no faster than"
+        detail = f"bfloat16 is {times} float32: weights become float32 where they fit"
         yield Diagnosis("machine", "CPU's precision", "note", detail)
     else:
         # Without a number: on a busy machine it is off by a factor.

@@ -95,7 +95,7 @@ def _load_checkpoint(
     """Load a checkpoint of Monkey; arguments as in `load_model`."""
     if (folder / "checkpoints").is_dir() or folder.suffix == ".ckpt":
         raise ValueError(
-            f"{folder} is of a training run and no model: "
+            f"{folder} is the folder of a training run, not a model: "
             + (f"name {folder / 'model'}" if (folder / "model").is_dir() else _convert_first(folder))
         )
 

@@ -72,7 +72,8 @@ PROMPTS: dict[str, PromptTemplate] = {
     # VizWiz as evaluated for the paper (61.2), and the wording its comments call better (68.37).
     "vizwiz": PromptTemplate(_UNANSWERABLE.format("Unanswerable"), purpose="VizWiz, as in the paper"),
     "vizwiz_lower": PromptTemplate(
-        _UNANSWERABLE.format("unanswerable") + " ", purpose="VizWiz, as the released code calls better"
+        _UNANSWERABLE.format("unanswerable") + " ",
+        purpose="VizWiz, in the form that the released code recommends",
     ),
     # Multiple choice and yes/no questions in VLMEvalKit.
     "choice": PromptTemplate("\n {question} Answer: ", purpose="choices and yes or no, as in VLMEvalKit"),

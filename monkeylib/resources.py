@@ -120,6 +120,8 @@ def find_model(name: Path | str) -> Path:
 def suggest_model(name: Path | str, otherwise: str) -> str:
     """Return "did you mean nano-monkey?" for a name that is spelled like a shipped model's, and any other's
     `otherwise`."""
+    if (models() / name / "README.md").is_file() and not (models() / name / "config.json").is_file():
+        return f"it is a part of a model, see {display_path(models() / name / 'README.md')}"
     return nearest(str(name), [folder.name for folder in shipped_models()]) or otherwise
 
 

@@ -9,6 +9,9 @@ from monkeylib import resources
 from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
+# Of a run of the committed grid, on one core of the machines that have run it.
+_CPU_MINUTES = 10
+
 
 def ablations(
     profile: options.Profile = resources.COMMITTED_PROFILE,
@@ -52,6 +55,8 @@ def ablations(
         print_table(rows, f"{len(cells)} runs of profile {profile}", Console())
         hours = sum(float(row["gpu_hours"] or 0) for row in rows)
         print(f"{hours:.3g} GPU hours in all, if training reaches 40 % of the peak of an H100")
+        if loaded.name == resources.COMMITTED_PROFILE:
+            print(f"on a CPU about {len(cells) * _CPU_MINUTES / 60:.0f} hours of one core")
         return
 
     outcome = grid.run_grid(loaded, cells, workers, committed=not only)

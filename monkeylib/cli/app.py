@@ -36,7 +36,7 @@ from monkeylib.cli import (
     train,
 )
 from monkeylib.cli.examples import epilog
-from monkeylib.cli.verbosity import with_verbosity
+from monkeylib.cli.verbosity import Quiet, Verbose, set_verbosity, with_verbosity
 from monkeylib.errors import is_out_of_memory
 from monkeylib.image_errors import ImageWarning
 from monkeylib.progress import say, say_error
@@ -203,5 +203,8 @@ def _global_options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Declare the options before the command; `main` itself reads --debug."""
+    set_verbosity(quiet, verbose)

@@ -1,5 +1,6 @@
 """`monkeylib chat`: a conversation about one image, or several."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ _HOW = "One question per line; an empty line, Ctrl-D or /exit ends the conversat
 
 # What other programs take for a command is no question either.
 _COMMAND = re.compile(r"/(\?|[a-z]+)")
-_ENDS = ("/exit", "/quit", "/bye")
+_ENDS = ("/exit", "/quit", "/bye", "exit", "quit")
 
 
 def chat(
@@ -111,9 +112,7 @@ def _read_questions() -> Iterator[str]:
     """Yield the questions of the conversation, each when it is typed."""
     is_terminal = sys.stdin.isatty()
     while True:
-        if is_terminal:
-            print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = _read_line() if is_terminal else sys.stdin.readline()
         question = line.strip()
 
         if not line or question in _ENDS or (is_terminal and not question):
@@ -122,3 +121,17 @@ def _read_questions() -> Iterator[str]:
             print(_HOW, file=sys.stderr)
         elif question:
             yield question
+
+
+def _read_line() -> str:
+    """Return a line of a terminal, empty at the end of the input; arrow keys edit it."""
+    print("> ", end="", file=sys.stderr, flush=True)
+    if sys.stdin is not sys.__stdin__:
+        return sys.stdin.readline()
+
+    with contextlib.suppress(ImportError):  # Pythons without it have no arrows
+        import readline  # noqa: F401
+    try:
+        return input() + "\n"
+    except EOFError:
+        return ""

@@ -39,8 +39,6 @@ def demo(
     """Show in the browser what tiles are worth: one question to one view and to tiles, side by side.
 
     Attention, chat and the caption pipeline are there, too, and the chat API of `monkeylib serve`.
-
-        monkeylib demo
     """
     try:
         from monkeylib.demo import app
@@ -53,6 +51,7 @@ def demo(
 
     # An image is a third larger as a data URL, and may come more than once in a conversation.
     limits = Limits(max_bytes=3 * max_megabytes * 2**20, max_seconds=max_seconds, max_waiting=max_waiting)
+    http.require_free(host, port)
     folder = options.find_model(model) if model else options.default_checkpoint()
     load = partial(options.load_checkpoint, device=device, dtype=dtype, bits=bits, exact=exact)
     base_folder = _find_base(model, base, folder)

@@ -46,11 +46,8 @@ def serve(
 ) -> None:
     """Serve /v1/chat/completions with images, as OpenAI's chat API has it.
 
-    Images come as data URLs; no path of a client is opened.
-
-        monkeylib serve --port 8000
-
-        OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+    Images come as data URLs; no path of a client is opened. A client in Python:
+    OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").
     """
     try:
         from monkeylib.serving import app, http
@@ -69,6 +66,7 @@ def serve(
             "or leave out --host"
         )
     limits = Limits(max_megabytes * 2**20, max_images, max_new_tokens, max_seconds, max_waiting)
+    http.require_free(host, port)
     tiles = options.read_grid(grid)
     folder = options.find_model(model) if model else options.default_checkpoint()
     monkey = options.load_checkpoint(folder, tiles, device, dtype, bits, exact)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from monkeylib.profiles.raised import RaisedProfile
     from monkeylib.training.batches import TrainingData
 
+# Of each dataset before training: a second or two.
+_CHECKED_RECORDS = 2_000
+
 
 def train(
     profile: options.Profile = resources.COMMITTED_PROFILE,
@@ -124,6 +127,8 @@ def train(
         if rank_zero_only.rank == 0:
             for sentence in mixture.left_out():
                 say(sentence)
+            if not skip_bad:
+                _check_images(mixture)
         num_records = None
         if epochs is not None:
             num_records = _num_records(epochs, mixture)
@@ -225,6 +230,17 @@ def _name_with_folder(file: Path) -> str:
     from monkeylib.digests import text_digest
 
     return f"{file.stem}-{text_digest(str(file.resolve().parent))[:8]}"
+
+
+def _check_images(mixture: "Mixture") -> None:
+    """Look for the images of the first records of each dataset, so that hours later none is missing.
+
+    Raises:
+        BadRecord: a record or an image of it cannot be read.
+    """
+    for records in mixture.sets:
+        for number in range(min(len(records), _CHECKED_RECORDS)):
+            records[number].read_sizes()
 
 
 def _num_records(epochs: float, mixture: "Mixture") -> int:

@@ -9,14 +9,25 @@ import typer
 
 from monkeylib import progress
 
-_OPTIONS = {
-    "quiet": Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no notes, no bars.")
-    ],
-    "verbose": Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also say which model runs where, and how long it takes.")
-    ],
-}
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results and errors alone: no notes, no bars.")
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also say which model runs where, and how long it takes.")
+]
+_OPTIONS = {"quiet": Quiet, "verbose": Verbose}
+
+
+def set_verbosity(quiet: bool, verbose: bool) -> None:
+    """Set how much is printed; without either option it stays, since they may stand before the command, too.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if quiet and verbose:
+        raise ValueError("--quiet and --verbose contradict each other: leave one of them out")
+    if quiet or verbose:
+        progress.set_verbosity(verbose - quiet)
 
 
 def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,9 +35,7 @@ def with_verbosity(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*, quiet: bool = False, verbose: bool = False, **arguments: Any) -> None:
-        if quiet and verbose:
-            raise ValueError("--quiet and --verbose contradict each other: leave one of them out")
-        progress.set_verbosity(verbose - quiet)
+        set_verbosity(quiet, verbose)
         command(**arguments)
 
     # What typer reads.

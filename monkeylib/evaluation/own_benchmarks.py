@@ -95,7 +95,7 @@ def own_benchmark(path: str | Path, metrics: Sequence[str] = (), prompt: str = "
         prompt=prompt,
         split="of the file",
         remark=f"the prompt is {prompt} ({PROMPTS[prompt].text!r}) and the metrics are {', '.join(names)}; "
-        "--prompt and --metrics take others, and of a conversation the first question is asked",
+        "--prompt and --metrics take others. Of a conversation, the first question counts",
     )
 
 

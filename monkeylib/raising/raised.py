@@ -36,6 +36,9 @@ class Raised:
     processor: ProcessorMixin
     settings: RaisingSettings
 
+    def __repr__(self) -> str:
+        return f"<Raised: {self.settings.family} of {self.settings.base or 'no name'}, {self.settings.grids}>"
+
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.processor))
 
@@ -120,7 +123,7 @@ def raise_resolution(
 
     settings = RaisingSettings(
         family=type(model).__name__,
-        base=model.name_or_path,
+        base=_locate(model.name_or_path),
         grids=check.grids,
         ranks=ranks,
         mode=mode,
@@ -131,6 +134,11 @@ def raise_resolution(
         resizes_global_view=tile_size is not None,
     )
     return _raise(model, processor, settings)
+
+
+def _locate(base: str) -> str:
+    """Return the name of a base as every folder can use it: in full, if it is a folder."""
+    return str(Path(base).resolve()) if base and Path(base).is_dir() else base
 
 
 def load_raised(

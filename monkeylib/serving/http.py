@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,24 @@ def run(app: web.Application, host: str, port: int, on_start: Callable[[str], An
         OSError: nobody can listen there.
     """
     asyncio.run(_serve(app, host, port, on_start))
+
+
+def require_free(host: str, port: int) -> None:
+    """Check that a program can listen at an address, before a model is loaded for it.
+
+    Raises:
+        OSError: another one listens there, or the address is not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError as error:
+            raise OSError(
+                f"nobody can listen at {host}, port {port} ({error.strerror}): name another with --port, or "
+                "0 for a free one"
+            ) from error
 
 
 async def _serve(app: web.Application, host: str, port: int, on_start: Callable[[str], Any]) -> None:

@@ -247,7 +247,7 @@ def test_images_that_change_while_they_are_planned_end_the_run(images, tmp_path)
             yield from super().run(*arguments)
 
     listing, run = list_images([images[0].parent]), pipeline.Pipeline([Colours()])
-    with pytest.raises(ValueError, match="images were changed while the run was planned: run the same"):
+    with pytest.raises(ValueError, match="images were changed while the run was planned: run it again"):
         run.run(listing, tmp_path / "out", engine=Late(), shard_size=2, progress=False)
     assert (
         run.run(list_images([images[0].parent]), tmp_path / "out", shard_size=2, progress=False).records == 6

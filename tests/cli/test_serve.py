@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import socket
 import urllib.request
 
 import pytest
 
+from monkeylib.cli import options
 from monkeylib.serving import http
 
 
@@ -48,3 +50,12 @@ def test_other_machines_need_a_key(call, checkpoint, monkeypatch):
 def test_bad_limits_and_models_are_one_sentence(call, checkpoint):
     assert call("serve", "--model", "gone")[0] == 2
     assert call("serve", "--model", checkpoint, "--max-seconds", 0)[0] == 2
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_port_that_is_taken_is_told_before_a_model_is_loaded(call, command, monkeypatch):
+    monkeypatch.setattr(options, "load_checkpoint", pytest.fail)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, errors = call(command, "--port", port)
+    assert code == 2 and f"port {port}" in errors and "name another with --port" in errors

@@ -203,3 +203,11 @@ def test_base_is_named_as_a_shipped_model_or_as_one_on_a_hub(monkeypatch, tmp_pa
     monkeypatch.setattr(hub, "fetch_model", lambda name: tmp_path / "cache" / name)
     _, changes = train_command._start("smoke", Path("owner/monkey"), "", "")
     assert changes == {"base_checkpoint": str(tmp_path / "cache" / "owner" / "monkey")}
+
+
+def test_image_that_is_missing_is_told_before_training(call, tmp_path):
+    write_mixture(tmp_path / "pets")
+    (tmp_path / "pets" / "a.png").unlink()
+    code, _, errors = call("train", "--profile", "smoke", "--data", tmp_path / "pets" / "mixture.yaml")
+    assert code == 2 and "there is no image at" in errors and "a.png" in errors
+    assert not (tmp_path / "out" / "data" / "runs").exists()

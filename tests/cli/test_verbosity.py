@@ -31,3 +31,8 @@ def test_verbose_says_which_model_runs_where(call, checkpoint, image):
 
     code, output, errors = call("models", "-v", "-q")
     assert (code, output) == (2, "") and "contradict each other" in errors
+
+
+def test_options_may_stand_before_the_command(call):
+    assert call("-v", "prompts")[0] == call("-q", "prompts")[0] == 0
+    assert "contradict each other" in call("-q", "-v", "prompts")[2]

@@ -6,8 +6,10 @@ from transformers import Trainer, TrainingArguments
 
 import monkeylib
 from monkeylib import raising
+from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.raising.adapters import layer_adapters
 from tests.raising.conftest import noise_image
+from tests.support import tiny_vlms
 
 
 def test_public_functions_are_those_of_the_package():
@@ -92,3 +94,18 @@ def test_trainer_trains_the_adapters_and_resumes(raise_llava, tmp_path):
     )
     for name, value in raised.model.state_dict().items():
         assert torch.allclose(value, state[name], atol=1e-6), name
+
+
+def test_folder_of_a_base_is_named_in_full(monkeypatch, tmp_path):
+    """A raised model loads from any working folder."""
+    vlm = tiny_vlms.build("llava_clip")
+    for part in (vlm.model, vlm.processor):
+        part.save_pretrained(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    raised = raise_resolution(type(vlm.model).from_pretrained("base"), vlm.processor, grid="1x2", rank=2)
+    raised.save("raised")
+    assert "LlavaForConditionalGeneration" in repr(raised) and len(repr(raised)) < 300
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_raised(tmp_path / "raised").settings.base == str(tmp_path / "base")

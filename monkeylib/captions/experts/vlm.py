@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from monkeylib import resources
 from monkeylib.captions.annotations import Caption, ExpertOutput
 from monkeylib.captions.models import Expert
 from monkeylib.captions.registry import register_expert
@@ -39,6 +40,8 @@ class VLMCaptions(Expert):
 
     def __init__(self, model: str = "", grid: str = "", prompt: str = "caption") -> None:
         self.model = model or os.environ.get(MODEL, "")
+        if self.model:
+            self.model = str(resources.find_model(self.model))
         self.grid = grid or os.environ.get(GRID, "")
         self.prompt = prompt
         self._answer: Any = None
