@@ -23,6 +23,7 @@ PENDING = 4  # the next run tries some images again
 
 # More of them are in the files; the terminal shows the first.
 _PRINTED_CAPTIONS = 20
+_SEARCHED_RECORDS = 10_000  # for those without a caption: a second
 _PRINTED_FAILURES = 3
 
 Experts = Annotated[
@@ -337,6 +338,10 @@ def _print_captions(out: Path, summary: "Summary") -> None:
         print(f"and {summary.records - _PRINTED_CAPTIONS} more in {resources.display_path(out / RECORDS)}")
 
     print(summary.sentence())
+    if 0 < summary.undescribed <= _PRINTED_CAPTIONS and summary.records <= _SEARCHED_RECORDS:
+        records = read_records(out / RECORDS)
+        names = [record.name for record in records if not record.failures and not record.detailed_caption]
+        print(f"without a description: {', '.join(names)}")
     if summary.already == summary.shards:
         print("All of this was there already: nothing was done.")
     elif sys.stderr.isatty():

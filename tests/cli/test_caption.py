@@ -9,6 +9,7 @@ from PIL import Image
 from monkeylib.captions import experts, exports, registry
 from monkeylib.captions.annotations import Caption, ExpertOutput
 from monkeylib.captions.composers import chat_model
+from monkeylib.captions.record_files import RECORDS, read_records
 from monkeylib.cli import caption
 from monkeylib.data.mixture import load_mixture
 from monkeylib.training.curves import read_curves
@@ -130,7 +131,10 @@ def test_caption_says_how_many_images_have_no_description(call, folder, tmp_path
 
     assert (code, errors) == (0, "")
     sentence = "3 images: 2 described, 1 without a description, 0 failed."
-    assert output.splitlines()[2] == sentence
+    lines = output.splitlines()
+    assert lines[2] == sentence and lines[3].startswith("without a description: ")
+    (undescribed,) = [r.name for r in read_records(tmp_path / "d" / RECORDS) if not r.detailed_caption]
+    assert lines[3].endswith(undescribed)
     assert sentence in (tmp_path / "d" / "report.html").read_text()
 
 
