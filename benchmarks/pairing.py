@@ -39,6 +39,8 @@ ENVIRONMENT = {
     # One thread: threads that wait for each other would count as busy.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # The profiler writes lines of its own.
+    "KINETO_LOG_LEVEL": "99",
 }
 # Of the matrix product whose rate is the measure: rows, inner and columns, as in a wide layer of a ViT.
 _GEMM = (1024, 1024, 4096)
