@@ -122,7 +122,8 @@ def suggest_model(name: Path | str, otherwise: str) -> str:
     `otherwise`."""
     if (models() / name / "README.md").is_file() and not (models() / name / "config.json").is_file():
         return f"it is a part of a model, see {display_path(models() / name / 'README.md')}"
-    return nearest(str(name), [folder.name for folder in shipped_models()]) or otherwise
+    others = [folder.name for folder in shipped_models() if folder.name != str(name)]
+    return otherwise if Path(name).exists() else nearest(str(name), others) or otherwise
 
 
 def samples() -> Path:
