@@ -362,7 +362,7 @@ class Monkey:
         Raises:
             FileExistsError: there is something already.
         """
-        folder = Path(folder)
+        folder = resources.to_path(folder)
         resources.require_new(folder)
         with resources.create_folder(folder) as new_folder:
             self.model.save_pretrained(new_folder)

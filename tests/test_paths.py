@@ -10,8 +10,10 @@ from monkeylib.data.writers import write_records
 from monkeylib.evaluation.own_benchmarks import is_own_data, own_benchmark
 from monkeylib.inference import load_model
 from monkeylib.plots.images import contact_sheet
+from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.training.export import is_from_training
-from tests.support import record_files
+from tests.support import record_files, tiny_vlms
 
 
 @pytest.fixture()
@@ -54,3 +56,19 @@ def test_models_are_read(home, monkey):
     assert load_model("~/model").answer("~/a.png", "what?", max_new_tokens=2) == monkey.answer(
         home / "a.png", "what?", max_new_tokens=2
     )
+
+
+def test_models_are_written(home, monkey):
+    monkey.save("~/saved")
+    assert (home / "saved" / "config.json").is_file()
+
+
+def test_raised_models_are_written_and_read(home):
+    vlm = tiny_vlms.build("llava_clip")
+    for part in (vlm.model, vlm.processor):
+        part.save_pretrained(home / "base")
+    base = type(vlm.model).from_pretrained(home / "base")
+    raise_resolution(base, vlm.processor, grid="1x2", rank=2).save("~/raised")
+    assert (home / "raised" / "monkey.json").is_file()
+    assert load_raised("~/raised").settings.base == str(home / "base")
+    assert isinstance(load_model("~/raised"), RaisedMonkey)

@@ -71,6 +71,7 @@ def write_raised(model: nn.Module, settings: RaisingSettings, folder: Path) -> N
 
     Raises:
         FileExistsError: `folder` holds something already.
+        ValueError: the adapters have been merged into the weights.
         OSError: the files cannot be written.
     """
     with create_folder(folder) as target:
@@ -79,6 +80,12 @@ def write_raised(model: nn.Module, settings: RaisingSettings, folder: Path) -> N
 
 def write_files(model: nn.Module, settings: RaisingSettings, folder: Path) -> None:
     """Write what a raised model has learned into a folder that may hold an earlier state of it."""
+    if settings.adapter_names and not layer_adapters(model):
+        raise ValueError(
+            "the adapters are merged into the weights: save the model that `merge` returned, by its own "
+            "`save_pretrained`"
+        )
+
     for number, name in enumerate(settings.adapter_names):
         weights, scalings = adapter_tensors(model, number)
         _write_tensors(folder / name / _WEIGHTS, weights)

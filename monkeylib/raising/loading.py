@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from monkeylib import resources
 from monkeylib.checkpoints import hub, released
 from monkeylib.model import MonkeyConfig
 from monkeylib.raising.bases import Bits, load_base, load_base_processor
@@ -21,7 +22,7 @@ from monkeylib.settings_files import read_json
 
 def is_raised(name: str | Path) -> bool:
     """Tell whether a name is that of a folder, or of a repository on the hub, that holds a raised model."""
-    folder = Path(name)
+    folder = resources.to_path(name)
     if folder.exists():
         return (folder / SETTINGS).is_file()
     if not _may_be_on_hub(name):
@@ -37,14 +38,14 @@ def is_raised(name: str | Path) -> bool:
 
 def _may_be_on_hub(name: str | Path) -> bool:
     """Tell whether a name is "owner/name", and no path beside folders that are here."""
-    folder = Path(name)
+    folder = resources.to_path(name)
     return not folder.exists() and str(name).count("/") == 1 and not folder.parent.is_dir()
 
 
 def may_be_raised(name: str | Path) -> bool:
     """Tell whether a name is that of a base: an image-text model of transformers other than Monkey, in a
     folder or on the hub."""
-    folder = Path(name)
+    folder = resources.to_path(name)
     if not folder.exists():
         return _is_image_text_type(_type_on_hub(name))
     if not (folder / "config.json").is_file() or released.is_released(folder):

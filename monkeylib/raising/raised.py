@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from transformers import PreTrainedModel, ProcessorMixin
 
+from monkeylib import resources
 from monkeylib.checkpoints import hub
 from monkeylib.errors import choose
 from monkeylib.raising.bases import Bits, load_base, load_base_processor
@@ -49,8 +50,9 @@ class Raised:
 
         Raises:
             FileExistsError: `folder` holds something already.
+            ValueError: the adapters have been merged into the weights.
         """
-        write_raised(self.model, self.settings, Path(folder))
+        write_raised(self.model, self.settings, resources.to_path(folder))
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Put on the hub what `save` writes, and return its address.
@@ -178,8 +180,9 @@ def load_raised(
 
 def _fetch(folder: str | Path) -> Path:
     """Return a folder, or that of a name on the hub in the hub's cache."""
-    if Path(folder).exists() or str(folder).count("/") != 1:
-        return Path(folder)
+    path = resources.to_path(folder)
+    if path.exists() or str(path).count("/") != 1:
+        return path
 
     from huggingface_hub import snapshot_download
 

@@ -109,3 +109,12 @@ def test_folder_of_a_base_is_named_in_full(monkeypatch, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert load_raised(tmp_path / "raised").settings.base == str(tmp_path / "base")
+
+
+def test_merged_adapters_are_not_saved_as_empty_ones(tmp_path):
+    vlm = tiny_vlms.build("llava_clip")
+    raised = raise_resolution(vlm.model, vlm.processor, grid="1x2", rank=2, mode="shared")
+    raised.merge()
+    with pytest.raises(ValueError, match="merged into the weights: save the model"):
+        raised.save(tmp_path / "raised")
+    assert not (tmp_path / "raised").exists()
