@@ -1,6 +1,7 @@
 """`monkeylib train`: fine-tune a base model into Monkey."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,8 +128,6 @@ def train(
         if rank_zero_only.rank == 0:
             for sentence in mixture.left_out():
                 say(sentence)
-            if not skip_bad:
-                _check_images(mixture)
         num_records = None
         if epochs is not None:
             num_records = _num_records(epochs, mixture)
@@ -233,14 +232,19 @@ def _name_with_folder(file: Path) -> str:
 
 
 def _check_images(mixture: "Mixture") -> None:
-    """Look for the images of the first records of each dataset, so that hours later none is missing.
+    """Look for the images of the first records of each dataset and of the validation before a run begins.
 
     Raises:
         BadRecord: a record or an image of it cannot be read.
     """
-    for records in mixture.sets:
+    from monkeylib.data.records import BadRecord
+
+    for records in (*mixture.sets, mixture.validation or ()):
         for number in range(min(len(records), _CHECKED_RECORDS)):
-            records[number].read_sizes()
+            try:
+                records[number].read_sizes()
+            except BadRecord as error:
+                raise error.with_advice() from error
 
 
 def _num_records(epochs: float, mixture: "Mixture") -> int:
@@ -272,6 +276,7 @@ def _mixture_data(mixture: "Mixture", num_records: int | None, skipped: Path | N
         num_records=num_records,
         num_validation_records=None if validation is None else len(validation),
         skipped=None if skipped is None else SkippedRecords(skipped),
+        check=partial(_check_images, mixture) if skipped is None else None,
     )
 
 

@@ -35,6 +35,10 @@ T = TypeVar("T")
 class BadRecord(ValueError):
     """A record that cannot be used; the message names dataset, file, record, field, and what is wrong."""
 
+    def with_advice(self) -> BadRecord:
+        """Return the error with what to do where it ends a training run."""
+        return BadRecord(f"{self}. Fix it, or leave bad records out with --skip-bad")
+
 
 @dataclass(frozen=True)
 class Record:

@@ -110,6 +110,7 @@ class TrainingData:
         num_records, num_validation_records: how many records there are from the offset on; None for
             endless data.
         skipped: log of bad records, which are then left out. Without it a bad record is an error.
+        check: called in the first process before a run begins; it raises what would end the run later.
     """
 
     train: RecordDataset
@@ -120,6 +121,7 @@ class TrainingData:
     num_records: int | None = None
     num_validation_records: int | None = None
     skipped: SkippedRecords | None = None
+    check: Callable[[], None] | None = None
 
 
 # --- examples

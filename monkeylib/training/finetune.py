@@ -171,6 +171,8 @@ def run(
 
     error: ValueError | OSError | None = None
     try:
+        if data.check is not None and rank_zero_only.rank == 0:
+            data.check()
         run_folder = _open_run_folder(profile, folder, data, devices, fresh, if_changed)
     except (ValueError, OSError) as raised:
         if devices.world_size == 1:

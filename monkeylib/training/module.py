@@ -328,7 +328,7 @@ class MonkeyTraining(L.LightningModule):
     def skip(self, error: BadRecord) -> None:
         """Log a bad record, or raise its error where the run does not skip any."""
         if self.data.skipped is None:
-            raise BadRecord(f"{error}. Fix it, or leave bad records out with --skip-bad") from error
+            raise error.with_advice() from error
         self.data.skipped.add(error)
 
     # --- checkpoints

@@ -4,6 +4,7 @@ import pytest
 
 from monkeylib import profiles
 from monkeylib.data.synthetic.label_levels import LEVELS
+from monkeylib.data.synthetic.samples import make_test_set
 from monkeylib.experiments.variants import VARIANTS, variant_profile
 from monkeylib.training.synthetic_records import synthetic_data
 
@@ -146,3 +147,22 @@ def test_rendering_of_the_images_is_part_of_the_profile():
 def test_unknown_variant_raises():
     with pytest.raises(ValueError, match="no variant called 'lora': choose one of per_tile, no_adapters"):
         variant_profile(SMOKE, "lora")
+
+
+def test_images_of_every_variant_have_questions_of_every_kind():
+    """Where an image shrinks to one tile in one direction alone, its text has to get illegible, too."""
+    sizes = {variant_profile(NANO, name).image_size for name in VARIANTS}
+    assert {(192, 96), (192, 192), (288, 192), (288, 288)} <= sizes
+    for size in sizes:
+        for name in ("fine", "large", "general", "caption"):
+            assert len(make_test_set(name, 10, size=size)) == 10
+
+
+@pytest.mark.parametrize("size", [(288, 96), (96, 192), (96, 288)], ids=str)
+def test_low_and_narrow_images_have_documents(size):
+    assert len(make_test_set("general", 30, size=size)) == 30
+
+
+def test_images_of_one_tile_have_no_small_text():
+    with pytest.raises(ValueError, match="images of 96 x 96 pixels have no questions of the kind fine"):
+        make_test_set("fine", 2, size=(96, 96))

@@ -226,7 +226,7 @@ def test_fresh_lora_is_not_reported_as_missing(tmp_path, caplog):
 
 
 def test_run_in_place_of_a_model_is_explained(complete, tmp_path):
-    with pytest.raises(ValueError, match="is of a training run and no model: name .*model"):
+    with pytest.raises(ValueError, match="is the folder of a training run, not a model: name .*model"):
         inference.load_model(complete)
 
     (path,) = checkpointing.list_checkpoints(complete)

@@ -66,7 +66,7 @@ class _Page:
         self.pitch = height * rng.uniform(1.22, 1.5)
 
         # Small text may fill a narrow column anywhere on the page, as on a receipt.
-        small = height < 0.08 * size[1]
+        small = height < 0.08 * min(size)
         width = size[0] * float(rng.uniform(0.5, 0.98) if small else rng.uniform(0.93, 0.98))
         self.left = float(rng.uniform(2, size[0] - width - 1)) if width < size[0] - 3 else 2.0
         self.right = self.left + width - 2

@@ -133,19 +133,26 @@ def make_sample(
 # --- sizes of text --------------------------------------------------------------------------------
 
 
+# Of the sides of an image, for the largest text.
+_SHARE_OF_WIDTH = 0.14
+_SHARE_OF_HEIGHT = 0.21
+
+
 def text_size_of(height: float, size: tuple[int, int]) -> str:
     """Return `fine` if text of a height is no longer legible once the image is resized to one tile, else
-    `large`."""
-    return "fine" if height * TILE / min(size) < LEGIBLE else "large"
+    `large`. An image that is wider than high shrinks most in its width, and its letters with it."""
+    return "fine" if height * TILE / max(size) < LEGIBLE else "large"
 
 
 def draw_font_heights(rng: Generator, size: tuple[int, int], count: int) -> list[int]:
     """Draw font sizes in pixels: legible at full resolution, and clearly fine or clearly large."""
-    zoom = min(size) / TILE
+    zoom = max(size) / TILE
 
     # Fine text of 10 to 13 pixels is legible in tiles; large text has that height in the global view.
     fine = [int(rng.integers(10, 14)) for _ in range(count)]
-    large = [round(zoom * height) for height in rng.integers(10, 14, count)]
+    # A document has room for a title and some lines, however low or narrow the image.
+    highest = int(min(_SHARE_OF_WIDTH * size[0], _SHARE_OF_HEIGHT * size[1]))
+    large = [min(round(zoom * height), highest) for height in rng.integers(10, 14, count)]
     return [small if rng.random() < 0.6 else big for small, big in zip(fine, large, strict=True)]
 
 
@@ -395,6 +402,10 @@ class TestQuestion:
     annotation: Question | None
 
 
+# Without a question in so many images, there is none in any.
+_MOST_SAMPLES = 300
+
+
 def make_test_set(
     name: str,
     count: int,
@@ -417,7 +428,7 @@ def make_test_set(
         make: makes a sample from its number, in place of `make_sample` with these settings.
 
     Raises:
-        ValueError: unknown name, split or rendering.
+        ValueError: unknown name, split or rendering, or images of this size have no such questions.
     """
     if name not in TEST_SETS:
         raise unknown_name("test set", name, TEST_SETS)
@@ -428,6 +439,11 @@ def make_test_set(
     while len(questions) < count:
         sample = make(seed) if make else make_sample(seed, split, size, rendering=rendering)
         seed += 1
+        if seed == _MOST_SAMPLES and not questions:
+            raise ValueError(
+                f"images of {size[0]} x {size[1]} pixels have no questions of the kind {name}: expected some "
+                f"that are larger than one tile of {TILE} pixels"
+            )
 
         if name == "caption":
             id = f"caption-{sample.seed}"

@@ -11,7 +11,7 @@ from tests.support.synthetic_ground_truth import answer_from_ground_truth
 
 NUMBERS = range(60)
 # Before there were renderings.
-ORDINARY_DIGEST = "5256926ded46aba8930c0db4599b204c07e8904f758c4713038edc302d7f177c"
+ORDINARY_DIGEST = "d8b5a4df36bb4738b8376882b03989c37452053ba21acf84411c0b5a4f463c60"
 
 
 @pytest.fixture(scope="module")
