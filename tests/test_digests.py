@@ -104,6 +104,16 @@ def test_quick_digest_reads_both_ends_of_a_large_file(tmp_path):
     assert digest_with_change_at(3 << 19) == original  # the middle isn't read
 
 
+def test_folder_digest_reads_large_files_whole(tmp_path):
+    """Training that leaves the weights at both ends frozen changes the middle alone."""
+    content = bytearray(random.Random(0).randbytes(3 << 20))
+    (tmp_path / "model.safetensors").write_bytes(content)
+    original = digests.folder_digest(tmp_path)
+    content[3 << 19] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert digests.folder_digest(tmp_path) != original
+
+
 def test_folder_digest_depends_on_names_and_content(tmp_path):
     file = tmp_path / "a"
     file.write_text("1")

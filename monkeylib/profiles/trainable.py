@@ -4,10 +4,12 @@ weights are saved and loaded."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
@@ -15,6 +17,7 @@ from monkeylib import resources
 from monkeylib.checkpoints import weight_files
 from monkeylib.checkpoints.saved import load_saved_processor
 from monkeylib.checkpoints.weight_files import WeightFiles, file_inside
+from monkeylib.digests import weights_digest
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles.build import build_config, build_model
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
 
 # A checkpoint of trained weights alone holds them, and the profile from which the rest is built.
 TRAINED_WEIGHTS, PROFILE_FILE = "trained.safetensors", "profile.json"
+
+# Under which the digest of the weights that were not trained is saved.
+FROZEN_DIGEST = "frozen_digest"
+
+# Values of each weight that the digest reads.
+_SAMPLED = 64
 
 # Linear maps of a block of Qwen2 or Llama that get LoRA: those of the released fine-tuning on small GPUs.
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"]
@@ -130,7 +139,12 @@ def save_trained(
 
     trained = sorted(name for name, weight in model.named_parameters() if weight.requires_grad)
     if profile.training.keep == "trained":
-        save_file({name: state[name].contiguous() for name in trained}, folder / TRAINED_WEIGHTS)
+        frozen = {name: state[name] for name, weight in model.named_parameters() if not weight.requires_grad}
+        save_file(
+            {name: state[name].contiguous() for name in trained},
+            folder / TRAINED_WEIGHTS,
+            {FROZEN_DIGEST: frozen_digest(frozen, profile)},
+        )
         (folder / PROFILE_FILE).write_text(profile.model_dump_json(indent=1))
         return
 
@@ -207,11 +221,12 @@ def load_trained(
 
     Raises:
         FileNotFoundError: the base or a file is missing.
-        ValueError: a file is broken, or the weights are not those that the profile trains, or not finite.
+        ValueError: a file is broken, or the weights are not those that the profile trains, or not finite; or
+            the base is not the one that they were trained on.
     """
     folder = resources.to_path(folder)
     path = file_inside(folder, PROFILE_FILE)
-    profile = validate(Profile, Settings(path, read_json(path)))
+    trained_profile = profile = validate(Profile, Settings(path, read_json(path)))
     if not quantized:
         profile = profile.with_training(language_model_bits=None)
     shapes = weight_files.read_shapes(folder / TRAINED_WEIGHTS)
@@ -225,8 +240,56 @@ def load_trained(
         advice="train it again, or restore the files as they were written",
         described_by=PROFILE_FILE,
     )
+    with safe_open(folder / TRAINED_WEIGHTS, "pt") as file:
+        digest = (file.metadata() or {}).get(FROZEN_DIGEST)
+    require_same_frozen(model, trained_profile, digest, folder)
 
     state = weight_files.read_finite(folder / TRAINED_WEIGHTS)
     # The frozen weights come from the base model.
     model.load_state_dict(state, strict=False)
     return model, processor
+
+
+# --- the weights that were not trained
+
+
+def frozen_digest(weights: Mapping[str, torch.Tensor], profile: Profile) -> str:
+    """Return the digest of the frozen weights, of which some values are read.
+
+    Files, shards and the precision of training don't count.
+
+    Args:
+        weights: the frozen weights by their names.
+        profile: the profile of the training; a language model that it quantises is left out.
+    """
+    is_quantized = profile.training.language_model_bits is not None
+    samples = {}
+    for name in sorted(weights):
+        if is_quantized and name.startswith("language_model."):
+            continue
+        step = max(1, weights[name].numel() // _SAMPLED)
+        samples[name] = weights[name].detach().flatten()[::step].bfloat16()
+    return weights_digest(samples)
+
+
+def require_same_frozen(
+    model: MonkeyForConditionalGeneration, profile: Profile, digest: str | None, path: Path
+) -> None:
+    """Check that trained weights get the base model that they were trained on.
+
+    Args:
+        model: as the base gives it.
+        profile: the profile of the training.
+        digest: of the training's frozen weights; weights that an earlier version saved have none.
+        path: the trained weights, for the message.
+
+    Raises:
+        ValueError: it is another base.
+    """
+    frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+    if digest is not None and frozen_digest(frozen, profile) != digest:
+        base = profile.base_checkpoint or "its base"
+        raise ValueError(
+            f"{resources.display_path(path)} was trained on other weights than {base} has now: restore them, "
+            "or train again on these"
+        )

@@ -130,13 +130,14 @@ def load_checkpoint(path: str | Path) -> tuple[MonkeyForConditionalGeneration, M
             f"the checkpoint {resources.display_path(path)} is of a raised model: go on with its run, which "
             "writes a folder that monkeylib.load_raised reads"
         )
-    profile = Profile.model_validate_json(content["profile"])
+    trained_profile = Profile.model_validate_json(content["profile"])
     # A quantised language model trains by LoRA, which can be merged into all of its bits only.
-    profile = profile.with_training(language_model_bits=None)
+    profile = trained_profile.with_training(language_model_bits=None)
 
     processor = build.build_processor(profile)
     model = trainable.build_trainable(profile, processor)
     _load_weights(model, content["state_dict"], path)
+    trainable.require_same_frozen(model, trained_profile, content.get(trainable.FROZEN_DIGEST), path)
     return model.eval(), processor
 
 

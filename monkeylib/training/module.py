@@ -18,7 +18,7 @@ from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.profiles import Profile
+from monkeylib.profiles import Profile, trainable
 from monkeylib.training import strategies
 from monkeylib.training.batches import (
     Collator,
@@ -344,6 +344,7 @@ class MonkeyTraining(L.LightningModule):
         if self.profile.training.strategy == "fsdp":
             return
 
+        checkpoint[trainable.FROZEN_DIGEST] = self._frozen_digest
         # A quantised weight consists of several tensors, whose names begin with its own.
         prefixes = tuple(f"{name}." for name in self.frozen)
         checkpoint["state_dict"] = {
@@ -351,6 +352,13 @@ class MonkeyTraining(L.LightningModule):
             for name, value in checkpoint["state_dict"].items()
             if name not in self.frozen and not name.startswith(prefixes)
         }
+
+    @cached_property
+    def _frozen_digest(self) -> str:
+        """Digest of the frozen weights, so that a checkpoint does not become a model on another base."""
+        weights = self.model.named_parameters()
+        frozen = {name: weight for name, weight in weights if not weight.requires_grad}
+        return trainable.frozen_digest(frozen, self.profile)
 
     def load_state_dict(self, state_dict: dict[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load trained weights; frozen ones are in the model already.

@@ -120,3 +120,29 @@ def test_weights_of_another_profile_raise(tmp_path):
     (tmp_path / trainable.PROFILE_FILE).write_text(other.model_dump_json())
     with pytest.raises(ValueError, match=r"lora_A.* has the shape .* profile\.json asks for"):
         trainable.load_trained(tmp_path)
+
+
+def test_trained_weights_are_refused_on_another_base(tmp_path):
+    profile = SMOKE.with_training(components=LORA_ALONE, keep="trained")
+    model, processor = build_trained(profile)
+    trainable.save_trained(model, model.state_dict(), processor, profile, tmp_path)
+
+    # Frozen weights that come from no file are drawn by the seed.
+    other = profile.with_seed(profile.training.seed + 1)
+    (tmp_path / trainable.PROFILE_FILE).write_text(other.model_dump_json())
+    with pytest.raises(ValueError, match="was trained on other weights than its base has now: restore them"):
+        trainable.load_trained(tmp_path)
+
+
+def test_digest_of_frozen_weights_knows_values_and_not_precision():
+    profile = SMOKE.with_training(components=LORA_ALONE)
+    model, _ = build_trained(profile)
+    weights = dict(model.named_parameters())
+    digest = trainable.frozen_digest(weights, profile)
+
+    lower = {name: weight.bfloat16() for name, weight in weights.items()}
+    assert trainable.frozen_digest(lower, profile) == digest
+
+    changed = next(name for name in weights if name.endswith("proj.weight"))
+    lower[changed] = lower[changed] * 1.1
+    assert trainable.frozen_digest(lower, profile) != digest

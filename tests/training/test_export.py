@@ -204,6 +204,21 @@ def test_checkpoint_of_another_base_is_refused(complete, tmp_path, profile, monk
         export.convert_training(complete, tmp_path / "model", which="last")
 
 
+def test_checkpoint_on_changed_weights_is_refused(complete, tmp_path, monkeypatch):
+    build_trainable = export.trainable.build_trainable
+
+    def build_on_other_weights(profile, processor):
+        model = build_trainable(profile, processor)
+        frozen = [weight for weight in model.parameters() if not weight.requires_grad]
+        with torch.no_grad():
+            frozen[0].mul_(1.5)
+        return model
+
+    monkeypatch.setattr(export.trainable, "build_trainable", build_on_other_weights)
+    with pytest.raises(ValueError, match=r"step-000002\.ckpt was trained on other weights than .* has now"):
+        export.convert_training(complete, tmp_path / "model", which="last")
+
+
 # --- loading without conversion
 
 

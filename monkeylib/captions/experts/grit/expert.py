@@ -22,7 +22,7 @@ from monkeylib.captions.experts.grit.config import GritConfig
 from monkeylib.captions.experts.pretrained import WEIGHTS, TorchModel, batches
 from monkeylib.captions.models import Expert
 from monkeylib.captions.registry import register_expert
-from monkeylib.digests import quick_file_digest
+from monkeylib.digests import MISSING, FileDigests
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
@@ -63,7 +63,7 @@ class GritRegions(TorchModel, Expert):
         """The weights and the beginning of their digest."""
         # Weights that are replaced under the same name give another version.
         path = self._find_weights()
-        digest = quick_file_digest(path)[:12] if path else "missing"
+        digest = FileDigests.in_cache().digests([path])[path][:12] if path else MISSING
         return f"{(path or Path(CHECKPOINTS[0])).stem}@{digest}"
 
     def _find_weights(self) -> Path | None:
