@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from monkeylib import resources
 from monkeylib.checkpoints.hub import fetch_model
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line
@@ -187,4 +188,4 @@ def _find_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 def _convert_first(folder: Path) -> str:
     """Return what makes a complete model of what a training run has saved, to end a sentence."""
-    return f"make a complete model of it with `monkeylib convert {folder} NEW_FOLDER`"
+    return f"make a complete model of it with `monkeylib convert {resources.shell_path(folder)} NEW_FOLDER`"

@@ -185,6 +185,11 @@ def display_path(path: Path | str) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
+def shell_path(path: Path | str) -> str:
+    """Return the `display_path` as a command in a message has it: in quotes where a shell would split it."""
+    return shlex.quote(display_path(path))
+
+
 # A command in a message: between quotes, or where something ends by it.
 _COMMAND = re.compile(r"(^|`|: )monkeylib (?=[a-z])")
 

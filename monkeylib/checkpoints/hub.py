@@ -41,7 +41,7 @@ def fetch_model(name: str | Path) -> Path:
     folder = resources.find_model(name)
     if folder.exists():
         return folder
-    _require_finished_run(folder)
+    require_finished_run(folder)
     if not _NAME.fullmatch(str(name)):
         return folder
 
@@ -58,14 +58,21 @@ def fetch_model(name: str | Path) -> Path:
         ) from error
 
 
-def _require_finished_run(folder: Path) -> None:
-    """Tell of a training run whose model is not there yet, and is no name on a hub."""
+def require_finished_run(folder: Path) -> None:
+    """Check that a folder is not the model of a training run that is not there yet, and no name on a hub.
+
+    Raises:
+        FileNotFoundError: it is.
+    """
+    if folder.exists():
+        return
     run = folder.parent
     if folder.name != "model" or not (run / MANIFEST).is_file():
         return
     advice = "run it again to go on"
     if any(run.glob("checkpoints/*")):
-        advice += f", or make a model of its last checkpoint with `monkeylib convert {run} NEW_FOLDER`"
+        command = f"monkeylib convert {resources.shell_path(run)} NEW_FOLDER"
+        advice += f", or make a model of its last checkpoint with `{command}`"
     raise FileNotFoundError(f"there is no model in {run}, a training run that is not finished: {advice}")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from monkeylib import resources
 from monkeylib.checkpoints import released, saved
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration, build_on_meta
 from monkeylib.processing import MonkeyProcessor
@@ -32,7 +33,7 @@ def load_checkpoint(
     if options:
         raise ValueError(
             f"{folder} is in the released layout, which is loaded without {', '.join(options)}: convert it "
-            f"first with `monkeylib convert {folder} NEW_FOLDER`"
+            f"first with `monkeylib convert {resources.shell_path(folder)} NEW_FOLDER`"
         )
 
     return released.load_released(folder, dtype)

@@ -45,6 +45,7 @@ def convert(
     from monkeylib.training import export
 
     source, target = hub.fetch_model(options.find_model(source)), resources.to_path(target)
+    export.require_not_raised(source)
     if export.is_from_training(source):
         if grid:
             raise ValueError(

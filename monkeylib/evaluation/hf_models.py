@@ -162,6 +162,7 @@ def require_model(name: str | Path) -> None:
         FileNotFoundError: it is neither.
     """
     folder = Path(name)
+    hub.require_finished_run(folder)
 
     # "owner/name" that is no folder here may be a name on the hub.
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from monkeylib import resources
 from monkeylib.errors import choose
 from monkeylib.evaluation import benchmarks
 from monkeylib.evaluation.error_gallery import ImageOf, WrongAnswer, image_lookup, worst_answers
@@ -44,7 +45,7 @@ def read_wrong_answers(folder: Path | str, benchmark: str = "", count: int = 50)
     if not with_images:
         raise ValueError(
             f"{folder} holds answers to questions of your own alone, whose images it does not name: "
-            "`monkeylib score --errors` shows them"
+            f"`monkeylib score {resources.shell_path(folder)} --data FILE --gallery {count}` shows them"
         )
     name = choose("benchmark", benchmark or with_images[0], with_images)
     metric = metrics_of_benchmark(Path(folder), name)[0]

@@ -417,7 +417,7 @@ def _check_released(profile: Profile, config: MonkeyConfig, folder: Path) -> Non
     if profile.training.language_model_bits is not None:
         raise ValueError(
             f"{folder} is in the released layout, whose language model is not quantised on the way: convert "
-            f"it with `monkeylib convert {folder} NEW_FOLDER` and name the new folder"
+            f"it with `monkeylib convert {resources.shell_path(folder)} NEW_FOLDER` and name the new folder"
         )
 
     if profile.pooling != 1:

@@ -70,6 +70,7 @@ def require_base(name: str | Path) -> None:
         FileNotFoundError: it is neither.
     """
     folder = Path(name)
+    hub.require_finished_run(folder)
     may_be_on_hub = not folder.exists() and str(name).count("/") == 1
     if not may_be_on_hub and not (folder / "config.json").is_file():
         raise FileNotFoundError(

@@ -11,7 +11,7 @@ the configuration names weights that it refuses.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from monkeylib.raising.adapters import ADAPTERS, layer_adapters
 from monkeylib.raising.settings import RaisingSettings
 from monkeylib.resources import atomic_write
 from monkeylib.settings_files import read_json
+from monkeylib.tiling import Grid
 
 # transformers reads its weights from the file of this field, and shows its text where it is none.
 _REFUSED_WEIGHTS = "this is a raised model, load it by monkeylib.load_raised"
@@ -40,7 +41,7 @@ tags: [monkey, lora, high-resolution]
 # {family}, raised to {grids}
 
 Per-tile LoRA (mode `{mode}`) for the vision tower of `{base}`. An image is cut into tiles of {tile_size}
-pixels, and a global view stands behind them; the adapters of tile i are in the folder `tile-i`.
+pixels, and a global view stands behind them. {adapters}
 
 With monkeylib:
 
@@ -48,14 +49,18 @@ With monkeylib:
     inputs = raised.processor(images=image, text=prompt, return_tensors="pt")
     raised.model.generate(**inputs)
 
-With peft alone, on the untouched base: load each folder as an adapter of its name, and name one adapter a
-view, in the order of the views, `"__base__"` for the global view:
+{peft}{trained}
+"""
+_PEFT = """With peft alone, on the untouched base: load each folder as an adapter of its name, and name one
+adapter a view, in the order of the views, `"__base__"` for the global view. An image of {rows} x {cols}
+tiles:
 
-    model = PeftModel.from_pretrained(base, "tile-0", adapter_name="tile-0")
-    model.load_adapter("tile-1", adapter_name="tile-1")
-    model(**inputs, adapter_names=[{names}, "__base__"])
+    model = PeftModel.from_pretrained(base, "{first}", adapter_name="{first}")
+{others}    model(**inputs, adapter_names=[{names}, "__base__"])
 
-(In inference only, and not for Pixtral's tower, which reads all views as one row.){trained}
+(In inference only, and not for Pixtral's tower, which reads all views as one row.)"""
+_LOAD_OTHERS = """    for name in [{names}]:
+        model.load_adapter(name, adapter_name=name)
 """
 _TRAINED_NOTE = """ `trained.safetensors` holds other weights that were
 trained: load them into the base first."""
@@ -127,16 +132,50 @@ def _as_json(content: Mapping[str, Any]) -> str:
 
 def card(settings: RaisingSettings, has_trained: bool) -> str:
     """Return the card of a folder: what it is, and how to load it with and without monkeylib."""
-    names = settings.adapter_names or ["tile-0"]
     return _CARD.format(
         base=settings.base or settings.family,
         family=settings.family,
         grids=settings.grids,
         mode=settings.mode,
         tile_size=settings.tile_size,
-        names=", ".join(f'"{name}"' for name in names),
+        adapters=_where_adapters_lie(settings),
+        peft=_with_peft_alone(settings) if settings.adapter_names else "",
         trained=_TRAINED_NOTE if has_trained else "",
     )
+
+
+def _where_adapters_lie(settings: RaisingSettings) -> str:
+    if not settings.adapter_names:
+        return "It has no adapters."
+    if settings.mode == "shared":
+        return "The adapters of all tiles are in the folder `tile-0`."
+    if settings.grids.max_tiles is not None:
+        return "The adapters of the tile in row r and column c, from 0 on, are in the folder `tile-r-c`."
+    return "The adapters of tile i, counted row by row from 0 on, are in the folder `tile-i`."
+
+
+def _with_peft_alone(settings: RaisingSettings) -> str:
+    """Return how peft reads the adapters, for an image of the first grid."""
+    grids = settings.grids
+    if grids.max_tiles is None:
+        grid = grids.grids[0]
+    else:
+        grid = Grid(2, 2) if grids.max_tiles >= 4 else Grid(1, grids.max_tiles)
+    numbers = [settings.adapter_of_tile[tile] for tile in grids.tile_numbers(grid)]
+    names = [settings.adapter_names[number] for number in numbers]
+
+    first, *others = settings.adapter_names
+    return _PEFT.format(
+        rows=grid.rows,
+        cols=grid.cols,
+        first=first,
+        others=_LOAD_OTHERS.format(names=_quoted(others)) if others else "",
+        names=_quoted(names),
+    )
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def adapter_tensors(model: nn.Module, number: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:

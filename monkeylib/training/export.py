@@ -16,14 +16,20 @@ from monkeylib.checkpoints import convert, loading, peft, weight_files
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import Profile, build, trainable
+from monkeylib.raising.loading import is_raised
 from monkeylib.training import checkpointing, fingerprint
 
 Layout = Literal["monkeylib", "released", "peft"]
 
 
 def is_from_training(path: str | Path) -> bool:
-    """Return whether a path is a training run, a checkpoint of one, or a folder of trained weights alone."""
+    """Return whether a path is a training run, a checkpoint of one, or a folder of trained weights alone.
+
+    A raised model may have some, too, but is complete.
+    """
     path = resources.to_path(path)
+    if is_raised(path):
+        return False
     return _is_run(path) or path.suffix == ".ckpt" or (path / trainable.TRAINED_WEIGHTS).is_file()
 
 
@@ -55,6 +61,7 @@ def convert_training(
     """
     source, target = resources.to_path(source), resources.to_path(target)
     path = _choose(source, which)
+    require_not_raised(path)
 
     # Refused before anything is loaded.
     with weight_files.create_folder(target) as folder:
@@ -68,6 +75,19 @@ def convert_training(
             trainable.save_complete(model, processor, complete)
             convert.convert_to_released(complete, folder / "released")
             _replace_by_content(folder, folder / "released", complete)
+
+
+def require_not_raised(folder: Path) -> None:
+    """Check that a folder is not that of a raised model, which needs no conversion.
+
+    Raises:
+        ValueError: it is.
+    """
+    if is_raised(folder):
+        raise ValueError(
+            f"{resources.display_path(folder)} is a raised model, whose adapters are in peft's format "
+            "already: there is nothing to convert"
+        )
 
 
 def _choose(source: Path, which: str | None) -> Path:

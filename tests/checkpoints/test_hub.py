@@ -9,6 +9,7 @@ from huggingface_hub import constants
 
 from monkeylib.checkpoints import hub, pretrained
 from monkeylib.evaluation import hf_models
+from monkeylib.raising.bases import require_base
 
 
 @pytest.fixture()
@@ -107,12 +108,16 @@ def test_model_of_a_run_that_is_not_finished_is_not_looked_for_on_a_hub(tmp_path
     (run / "run.json").write_text("{}")
     sentence = "no model in .*run, a training run that is not finished: run it again to go on"
     for name in (run / "model", "a/run/model"):
-        with pytest.raises(FileNotFoundError, match=f"{sentence}$"):
-            hub.fetch_model(name)
+        for require in (hub.fetch_model, hf_models.require_model, require_base):
+            with pytest.raises(FileNotFoundError, match=f"{sentence}$"):
+                require(name)
 
     (run / "checkpoints").mkdir()
     (run / "checkpoints" / "step-000002.ckpt").touch()
     monkeypatch.chdir(run.parent)
     with pytest.raises(FileNotFoundError, match=f"{sentence}, or .* `monkeylib convert run NEW_FOLDER`$"):
         hub.fetch_model("run/model")
+    run.rename(run.parent / "my run")
+    with pytest.raises(FileNotFoundError, match="`monkeylib convert 'my run' NEW_FOLDER`$"):
+        hub.fetch_model("my run/model")
     assert hub.fetch_model(run / "modle") == run / "modle"  # left to whoever loads it

@@ -12,7 +12,8 @@ from monkeylib import resources
 from monkeylib.checkpoints import peft
 from monkeylib.cli import app
 from monkeylib.experiments import parity
-from tests.support import released_files
+from monkeylib.raising import raise_resolution
+from tests.support import released_files, tiny_vlms
 from tests.torture import sandbox
 
 
@@ -50,6 +51,23 @@ def test_lora_without_its_model_is_named(call, checkpoint, tmp_path, monkeypatch
     assert (code, output) == (2, "") and errors.count("\n") == 1
     assert f"{place} holds LoRA in peft's layout" in errors and "was exported from" in errors
     assert not (tmp_path / "model").exists()
+
+
+def test_raised_model_has_nothing_to_convert(call, tmp_path):
+    """Also one that has other trained weights, which have the name of those of a training run."""
+    vlm = tiny_vlms.build("llava_clip")
+    vlm.model.save_pretrained(tmp_path / "base")
+    vlm.processor.save_pretrained(tmp_path / "base")
+    raised = raise_resolution(vlm.model, vlm.processor, grid="1x2", rank=2)
+    raised.model.model.multi_modal_projector.requires_grad_(True)
+    raised.save(tmp_path / "raised")
+    assert (tmp_path / "raised" / "trained.safetensors").exists()
+
+    for options in ((), ("--to", "peft"), ("--checkpoint", "last")):
+        code, output, errors = call("convert", tmp_path / "raised", tmp_path / "new", *options)
+        assert (code, output) == (2, "") and errors.count("\n") == 1
+        assert "is a raised model, whose adapters are in peft's format already" in errors
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.fixture()

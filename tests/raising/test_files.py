@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -59,6 +60,34 @@ def test_folders_are_called_by_tiles(raise_llava, tmp_path):
     ]
     raise_llava(grid="auto:2").save(tmp_path / "auto")
     assert {path.name for path in (tmp_path / "auto").glob("tile-*")} == {"tile-0-0", "tile-0-1", "tile-1-0"}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentences", "names"),
+    [
+        ({"grid": "1x2"}, "adapters of tile i, counted row by row", '"tile-0", "tile-1"'),
+        ({"grid": "auto:4"}, "folder `tile-r-c`", '"tile-0-0", "tile-0-1", "tile-1-0", "tile-1-1"'),
+        ({"grid": "auto:2"}, "folder `tile-r-c`", '"tile-0-0", "tile-0-1"'),
+        ({"mode": "shared"}, "of all tiles are in the folder `tile-0`", ", ".join(['"tile-0"'] * 4)),
+    ],
+    ids=str,
+)
+def test_card_names_the_adapters_as_their_folders(raise_llava, tmp_path, options, sentences, names):
+    raise_llava(**options).save(tmp_path / "raised")
+    card = (tmp_path / "raised" / "README.md").read_text(encoding="utf-8")
+    assert sentences in card and f'adapter_names=[{names}, "__base__"]' in card
+
+    # Each folder is loaded, by the name of the first and the list of the others.
+    folders = {path.name for path in (tmp_path / "raised").glob("tile-*")}
+    assert set(re.findall(r'"(tile-[\d-]+)"', card)) == folders
+
+
+def test_card_without_adapters_tells_of_none(raise_llava, tmp_path):
+    raised = raise_llava(mode="none")
+    raised.model.model.multi_modal_projector.requires_grad_(True)
+    raised.save(tmp_path / "raised")
+    card = (tmp_path / "raised" / "README.md").read_text(encoding="utf-8")
+    assert "It has no adapters." in card and "tile-0" not in card
 
 
 def test_weights_that_were_trained_beside_the_adapters_are_saved(raised, tmp_path):
