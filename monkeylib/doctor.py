@@ -116,17 +116,17 @@ def _packages() -> Iterator[Diagnosis]:
 
     bits = _installed("bitsandbytes")
     detail = "quantised language models: --bits 4 and 8"
-    remedy = "" if bits else "pip install bitsandbytes, where there is a GPU"
+    remedy = "" if bits else f"{resources.program('pip')} install bitsandbytes, where there is a GPU"
     yield Diagnosis("packages", "bitsandbytes", "ok" if bits else "note", detail, remedy)
 
 
 def install_command(extra: str = "") -> str:
     """Return the command that installs this version with an extra: again from PyPI, or from its checkout."""
-    suffix = f"[{extra}]" if extra else ""
+    pip, suffix = resources.program("pip"), f"[{extra}]" if extra else ""
     if resources.is_installed():
-        return f'pip install "monkeylib{suffix}=={metadata.version("monkeylib")}"'
+        return f'{pip} install "monkeylib{suffix}=={metadata.version("monkeylib")}"'
     folder = resources.display_path(resources.REPOSITORY)
-    return f'pip install --editable "{folder}{suffix}"'
+    return f'{pip} install --editable "{folder}{suffix}"'
 
 
 def find_extra(module: str) -> str | None:

@@ -203,6 +203,17 @@ def as_typed(text: str) -> str:
     return _COMMAND.sub(lambda match: f"{match[1]}{shlex.quote(program)} ", text)
 
 
+def program(name: str) -> str:
+    """Return how to call a program of this environment, which need not be on the path of the shell."""
+    path = Path(sys.executable).parent / name
+    if not path.exists() or shutil.which(name) == str(path):
+        return name
+
+    # Links stay: an environment may be one.
+    folder = Path.cwd()
+    return shlex.quote(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
+
+
 def in_notebook() -> bool:
     """Return whether the code runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")

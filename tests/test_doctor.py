@@ -32,11 +32,14 @@ def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     monkeypatch.setattr(doctor, "_installed", lambda name: name != "peft" and installed(name))
     train = by_name(doctor.diagnose())["train"]
     assert train.status == "missing" and train.detail.endswith("without peft")
-    assert train.remedy == f'pip install --editable "{resources.display_path(resources.REPOSITORY)}[train]"'
+    folder = resources.display_path(resources.REPOSITORY)
+    assert train.remedy == f'{resources.program("pip")} install --editable "{folder}[train]"'
 
     monkeypatch.setattr(resources, "REPOSITORY", resources.SHIPPED)
     version = metadata.version("monkeylib")
-    assert doctor.install_command("train") == f'pip install "monkeylib[train]=={version}"'
+    assert (
+        doctor.install_command("train") == f'{resources.program("pip")} install "monkeylib[train]=={version}"'
+    )
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,9 @@ def test_environment_yml_installs_the_lock():
 
     major, minor = stated_versions()[-1].split(".")
     assert conda == [f"python{PROJECT['requires-python']},<{major}.{int(minor) + 1}", "pip"]
-    assert pip == {"pip": ["--requirement requirements.lock", "--editable ."]}
+    assert pip == {
+        "pip": ["--requirement requirements.lock", "--editable . --config-settings=editable_mode=compat"]
+    }
 
 
 def test_binder_installs_the_lock():

@@ -207,3 +207,24 @@ def test_program_called_by_its_path_names_commands_by_it(tmp_path):
         check=False,
     )
     assert result.returncode == 2 and f"`{program} convert run NEW_FOLDER`" in result.stderr
+
+
+def test_program_can_be_typed_as_it_is_shown(monkeypatch, tmp_path):
+    # An environment that is a link, in a folder whose name a shell would cut in two.
+    environment = tmp_path / "elsewhere" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "jupyter").touch()
+    folder = tmp_path / "my work"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(environment.parent)
+
+    monkeypatch.setattr("sys.executable", str(folder / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(folder)
+    assert resources.program("jupyter") == ".venv/bin/jupyter"
+    monkeypatch.chdir(tmp_path)
+    assert resources.program("jupyter") == "'my work/.venv/bin/jupyter'"
+    assert resources.program("absent") == "absent"
+
+    monkeypatch.setenv("PATH", str(folder / ".venv" / "bin"))
+    (environment / "jupyter").chmod(0o755)
+    assert resources.program("jupyter") == "jupyter"

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from monkeylib import resources
-from monkeylib.cli import options
 
 
 def notebooks(
@@ -38,4 +37,4 @@ def notebooks(
     if existing:
         print(f"left as they are, since they were there before: {', '.join(existing)}")
     place = "below the folder that they lie in" if resources.is_installed() else "to data/lab and data/runs"
-    print(f"Open them with `{options.program('jupyter')} lab {shown}`; what they write goes {place}.")
+    print(f"Open them with `{resources.program('jupyter')} lab {shown}`; what they write goes {place}.")

@@ -3,8 +3,6 @@
 import contextlib
 import gc
 import json
-import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -96,17 +94,6 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the samples, which then 
 Json = Annotated[
     bool, typer.Option("--json", help="Print a line of JSON with all that is known of the answer.")
 ]
-
-
-def program(name: str) -> str:
-    """Return how to call a program of this environment, which need not be on the path of the shell."""
-    path = Path(sys.executable).parent / name
-    if not path.exists() or shutil.which(name) == str(path):
-        return name
-
-    # Links stay: an environment may be one.
-    folder = Path.cwd()
-    return shlex.quote(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
 
 
 def default_checkpoint() -> Path:

@@ -97,7 +97,7 @@ def test_missing_package_is_reported_with_what_installs_it(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
     code, _, errors = call("train", "--profile", "smoke")
 
-    assert code == 2 and re.search(r"with `pip install --editable \".*\[train\]\"`", errors)
+    assert code == 2 and re.search(r"with `\S*pip install --editable \".*\[train\]\"`", errors)
 
 
 def test_installed_command_starts_without_heavy_libraries():

@@ -98,24 +98,3 @@ def test_cut_answers_and_answers_without_text_are_told_apart(capsys):
     assert "ended its answer at once, without text" in capsys.readouterr().err
     options.report_cut([], 8)
     assert capsys.readouterr().err == ""
-
-
-def test_program_can_be_typed_as_it_is_shown(monkeypatch, tmp_path):
-    # An environment that is a link, in a folder whose name a shell would cut in two.
-    environment = tmp_path / "elsewhere" / "bin"
-    environment.mkdir(parents=True)
-    (environment / "jupyter").touch()
-    folder = tmp_path / "my work"
-    folder.mkdir()
-    (folder / ".venv").symlink_to(environment.parent)
-
-    monkeypatch.setattr("sys.executable", str(folder / ".venv" / "bin" / "python"))
-    monkeypatch.chdir(folder)
-    assert options.program("jupyter") == ".venv/bin/jupyter"
-    monkeypatch.chdir(tmp_path)
-    assert options.program("jupyter") == "'my work/.venv/bin/jupyter'"
-    assert options.program("absent") == "absent"
-
-    monkeypatch.setenv("PATH", str(folder / ".venv" / "bin"))
-    (environment / "jupyter").chmod(0o755)
-    assert options.program("jupyter") == "jupyter"
