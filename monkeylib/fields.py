@@ -54,10 +54,10 @@ def as_json(value: Any) -> Any:
 def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Return changed fields in a line: "training.lr 0.001 -> 0.0001, training.seed 0 -> 1".
 
-    Many fields with a common beginning that are all new, or all gone, are told as one: "models.sam.* -> not
-    set".
+    Of a file, whose digest is compared: "base.model.safetensors has another content (35b… -> 77a…)". Many
+    fields with a common beginning that are all new, or all gone, are told as one: "models.sam.* -> not set".
     """
-    listed = [f"{name} {_short(old)} -> {_short(new)}" for name, (old, new) in _grouped(changes).items()]
+    listed = [_describe(name, old, new) for name, (old, new) in _grouped(changes).items()]
     if len(listed) > _LISTED_FIELDS:
         listed[_LISTED_FIELDS:] = [f"and {len(listed) - _LISTED_FIELDS} more"]
     return ", ".join(listed)
@@ -87,8 +87,18 @@ def _grouped(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any
     return grouped
 
 
+def _describe(name: str, old: Any, new: Any) -> str:
+    if _is_digest(old) and _is_digest(new):
+        return f"{name} has another content ({old[:12]} -> {new[:12]})"
+    return f"{name} {_short(old)} -> {_short(new)}"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value) is not None
+
+
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    if re.fullmatch(r"[0-9a-f]{32,}", text):
+    if _is_digest(value):
         return text[:12]
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -16,7 +16,9 @@ def test_differences_are_those_of_the_values_in_a_file():
 
 def test_changes_are_listed_in_a_line():
     changes = {"a.b": (1, 2.5), "c": ("d" * 64, "e" * 64), "f": ("x" * 80, None)}
-    assert describe_changes(changes) == f"a.b 1 -> 2.5, c {'d' * 12} -> {'e' * 12}, f {'x' * 57}... -> null"
+    assert describe_changes(changes) == (
+        f"a.b 1 -> 2.5, c has another content ({'d' * 12} -> {'e' * 12}), f {'x' * 57}... -> null"
+    )
 
 
 def test_fields_that_come_or_go_together_are_told_as_one():

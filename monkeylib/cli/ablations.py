@@ -9,8 +9,8 @@ from monkeylib import resources
 from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
-# Of a run of the committed grid, on one core of the machines that have run it.
-_CPU_MINUTES = 10
+# Operations a second that the runs of the committed grid reach on one core: per_tile takes ten minutes.
+_CPU_FLOPS = 90e9
 
 
 def ablations(
@@ -56,7 +56,8 @@ def ablations(
         hours = sum(float(row["gpu_hours"] or 0) for row in rows)
         print(f"{hours:.3g} GPU hours in all, if training reaches 40 % of the peak of an H100")
         if loaded.name == resources.COMMITTED_PROFILE:
-            print(f"on a CPU about {len(cells) * _CPU_MINUTES / 60:.0f} hours of one core")
+            flops = sum(int(row["runs"]) * float(row["petaflops_per_run"]) * 1e15 for row in rows)
+            print(f"on a CPU about {flops / _CPU_FLOPS / 3600:.1f} hours of one core")
         return
 
     outcome = grid.run_grid(loaded, cells, workers, committed=not only)

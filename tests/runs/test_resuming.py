@@ -17,8 +17,8 @@ def test_other_fingerprint_is_refused_with_every_field(tmp_path):
 
     assert str(error.value) == (
         f"{tmp_path / 'run'} holds a run of training with other settings (training.lr 0.1 -> 0.5, "
-        "training.seed not set -> 1, data dddddddddddd -> eeeeeeeeeeee): replace it with --fresh, or name "
-        "another folder"
+        "training.seed not set -> 1, data has another content (dddddddddddd -> eeeeeeeeeeee)): replace it "
+        "with --fresh, or name another folder"
     )
     assert contents(tmp_path) == before
 
