@@ -56,6 +56,20 @@ def test_links_to_modules_lead_to_their_pages(site):
     assert "(../reference/monkeylib/tiling.html)" in text
 
 
+def test_links_of_notebooks_lead_to_files_and_pages(site):
+    missing = []
+    for path in site.rglob("notebooks/*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        for target in pages.links("README.md", text):
+            file = path.parent / target.partition("#")[0]
+            # A page is built of a file beside it; that of a folder is called by its README.
+            sources = [file, file.with_suffix(".md"), file.with_suffix(".ipynb"), file.with_name("README.md")]
+            if not any(source.exists() for source in sources[: 4 if file.name == "index.html" else 3]):
+                missing.append((path.name, target))
+    assert missing == []
+
+
 def test_layout_replaces_no_folder_of_others(monkeypatch, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     monkeypatch.setattr("sys.argv", ["stage.py", str(tmp_path)])

@@ -42,7 +42,7 @@ def main() -> None:
 
 def pages() -> list[Path]:
     """Return the Markdown files and the notebooks of the repository."""
-    patterns = ("*.md", "docs/*.md", "*/README.md", "data/*/README.md", "data/models/*/README.md")
+    patterns = ("*.md", "docs/*.md", "*/README.md", "*/*/README.md", "data/models/*/README.md")
     return sorted({path for pattern in (*patterns, "notebooks/*.ipynb") for path in ROOT.glob(pattern)})
 
 
