@@ -26,6 +26,7 @@ from typing import Protocol, Self, TextIO
 
 from rich import progress as bars
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from monkeylib import resources
@@ -44,6 +45,8 @@ _verbosity = 0
 _FIRST_PAUSE, _LAST_PAUSE = 2.0, 60.0
 # Seconds between two updates of a bar.
 _BAR_PAUSE = 0.25
+# Columns of a terminal from which there is room for a bar.
+_WIDTH_WITH_BAR = 120
 
 
 @dataclass
@@ -89,15 +92,21 @@ class Task:
 
     def describe(self) -> str:
         """Return a line about the task."""
-        parts = [f"{self.name} {self.completed}/{self.total}", *self.values]
-        if self.speed is not None:
-            parts.append(f"{format_rate(self.speed)} {self.unit}/s")
+        count = f"{self.name} {self.completed}/{self.total}"
+        return ", ".join([count, *self._values_and_speed(), *self._time()])
 
+    def describe_beside_bar(self) -> str:
+        """Return what a bar does not show; time first, as the end of the line may be cut off."""
+        return ", ".join([*self._time(), *self._values_and_speed()])
+
+    def _values_and_speed(self) -> list[str]:
+        speed = [] if self.speed is None else [f"{format_rate(self.speed)} {self.unit}/s"]
+        return [*self.values, *speed]
+
+    def _time(self) -> list[str]:
         if self.completed >= self.total:
-            parts.append(f"took {format_seconds(self.seconds)}")
-        elif self.seconds_left is not None:
-            parts.append(f"{format_seconds(self.seconds_left)} left")
-        return ", ".join(parts)
+            return [f"took {format_seconds(self.seconds)}"]
+        return [] if self.seconds_left is None else [f"{format_seconds(self.seconds_left)} left"]
 
 
 class Progress:
@@ -250,11 +259,13 @@ class _Bars:
     """Shows a bar for each task on a terminal."""
 
     def __init__(self, console: Console) -> None:
+        # A narrow terminal has no room for a bar beside its numbers.
+        bar = [bars.BarColumn()] if console.width >= _WIDTH_WITH_BAR else []
         self._progress = bars.Progress(
             bars.TextColumn("{task.description}"),
-            bars.BarColumn(),
+            *bar,
             bars.MofNCompleteColumn(),
-            _TaskColumn(),
+            _TaskColumn(table_column=Column(no_wrap=False)),
             console=console,
         )
         self._ids: dict[str, bars.TaskID] = {}
@@ -285,12 +296,12 @@ class _Bars:
 
 
 class _TaskColumn(bars.ProgressColumn):
-    """Values, speed and time left of a task."""
+    """Time left, values and speed of a task; what the line has no room for is cut off."""
 
     def render(self, task: bars.Task) -> Text:
         """Return what the line about the task says after its count."""
-        _, _, rest = task.fields["about"].describe().partition(", ")
-        return Text(rest, style="dim")
+        text = task.fields["about"].describe_beside_bar()
+        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _Lines:

@@ -59,6 +59,23 @@ def test_each_task_has_a_bar_and_the_speed_leaves_cached_items_out():
     assert "images/s" not in compose, "cached results took no time"
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
+def test_each_task_has_one_line_however_narrow_the_terminal(width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    clock = Clock()
+    with Progress("steps", console=console, clock=clock) as progress:
+        progress.add_task("step", 120)
+        progress.set_values("step", "train loss 0.2663", "val loss 0.1234", "0.956 rows/s", "1.4 GiB")
+        clock.seconds += 50
+        progress.advance("step", 60)
+
+    lines = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", console.file.getvalue()).splitlines()
+    shown = [line.strip() for line in lines if line.strip()]
+    assert all(line.startswith("step ") and len(line) <= width for line in shown)
+    assert re.search(r"60/120 0:50 left, train loss 0\.2663", shown[-1])
+    assert ("━" in shown[-1]) == (width >= 120)
+
+
 @pytest.mark.parametrize("console", [terminal, log])
 def test_disabled_progress_writes_nothing(console):
     assert work(console(), enabled=False).strip() == ""
