@@ -22,7 +22,7 @@ from monkeylib import resources
 from monkeylib.data.file_cache import cached_file
 from monkeylib.data.json_rows import text_encoding
 from monkeylib.data.readers.base import find_files, is_pattern, takes_question
-from monkeylib.data.readers.forms import tell_form
+from monkeylib.data.readers.forms import misnamed_image_field, tell_form
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import first_line
 
@@ -34,6 +34,7 @@ _FILE_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".jsonl")  # of what is no id of a h
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BATCH_BYTES = 2**26  # of a converted table, held in memory at once
 _MAX_BATCH = 2**16  # rows
+_CHECKED_ROWS = 20  # whose columns are told by their values
 _SEPARATORS = ",\t;|"
 
 
@@ -103,22 +104,39 @@ class TableRecords:
         if columns.id:
             required.append(columns.id)
 
+        # Questions need no image, but a table that has this column keeps it, and one that is named is there.
+        misnamed = self._misnamed_images(entry)
+        has_images = columns.image in names or misnamed or "image" in columns.model_fields_set
+        if has_images and columns.image not in required:
+            required.insert(0, columns.image)
+
         # Names that are read where the usual ones are missing.
         others = {"image": "images", "answer": "answers"}
         missing = [column for column in required if column not in names and others.get(column) not in names]
         if missing:
-            # Questions need no image, but a table that has this column keeps it.
-            if columns.image in names and columns.image not in required:
-                required.insert(0, columns.image)
-
             field_of_name = {name: field for field, name in columns}
-            given = ", ".join(f"{field_of_name[column]}: NAME" for column in missing)
+            # One in other letters is meant, if YAML needs no quotes around it.
+            likely = {name.lower(): name for name in names if re.fullmatch(r"\w+", name)}
+            if misnamed in likely.values():
+                likely[columns.image.lower()] = misnamed
+            given = ", ".join(
+                f"{field_of_name[column]}: {likely.get(column.lower(), 'NAME')}" for column in missing
+            )
             example = f"{{name: {entry.name}, path: {self._paths}, columns: {{{given}}}}}"
             raise ValueError(
                 f"the dataset {entry.name} has no column {' and no column '.join(missing)}: expected the "
                 f"columns {', '.join(required)}, got {', '.join(names)}; rename yours, or name them in a "
                 f"mixture, a YAML file such as `sets: [{example}]`"
             )
+
+    def _misnamed_images(self, entry: DatasetEntry) -> str | None:
+        """Return the column of images that no question would have, None if there is none."""
+        names = self._batches[0].schema.names
+        if entry.columns.image in names or "images" in names:
+            return None
+        rows = (self[number] for number in range(min(_CHECKED_ROWS, len(self))))
+        fields = (misnamed_image_field(row, entry, "evaluation") for row in rows)
+        return next((name for name in fields if name is not None), None)
 
 
 @dataclass(frozen=True)
