@@ -34,6 +34,7 @@ _FILE_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".jsonl")  # of what is no id of a h
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BATCH_BYTES = 2**26  # of a converted table, held in memory at once
 _MAX_BATCH = 2**16  # rows
+_CSV_BLOCK, _MAX_CSV_BLOCK = 2**20, 2**28  # bytes
 _CHECKED_ROWS = 20  # whose columns are told by their values
 _SEPARATORS = ",\t;|"
 
@@ -397,9 +398,39 @@ def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _convert(file: Path, converted: Path) -> None:
+    """Write a table as an Arrow file.
+
+    Raises:
+        pyarrow.ArrowException: it is damaged.
+        ValueError: a row of a CSV file is too large.
+    """
     import pyarrow as pa
 
-    schema, batches = _READERS[table_kind(file)](file)
+    kind = table_kind(file)
+    if kind != "CSV":
+        _write_arrow(*_READERS[kind](file), converted)
+        return
+
+    # A row has to lie within a block, so blocks grow where one is larger: it may hold an image, or a book.
+    block_size = _CSV_BLOCK
+    while True:
+        try:
+            _write_arrow(*_read_csv(file, block_size), converted)
+            return
+        except pa.ArrowInvalid as error:
+            if "block" not in str(error) or block_size >= file.stat().st_size:
+                raise
+            if block_size >= _MAX_CSV_BLOCK:
+                raise ValueError(
+                    f"{file} has a row of more than {_MAX_CSV_BLOCK // 2**20} MiB, or open quotes: "
+                    "name images by their paths, or write the table as parquet"
+                ) from error
+        block_size *= 16
+
+
+def _write_arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], converted: Path) -> None:
+    import pyarrow as pa
+
     plain = _plain_schema(schema)
     with pa.ipc.new_file(str(converted), plain) as writer:
         for batch in batches:
@@ -458,8 +489,13 @@ def _read_arrow(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Read a table of texts, separated by the character that separates the names of its columns."""
+def _read_csv(file: Path, block_size: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Read a table of texts, separated by the character that separates the names of its columns.
+
+    Args:
+        file: the table.
+        block_size: bytes that are parsed at once, within which a row must lie.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -474,7 +510,9 @@ def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
     reader = arrow_csv.open_csv(
         file,
-        arrow_csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+        arrow_csv.ReadOptions(
+            encoding="utf8" if encoding.startswith("utf-8") else encoding, block_size=block_size
+        ),
         # A text in quotes may have several lines.
         arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         # "NA" and "3.10" are what they are.
@@ -485,4 +523,4 @@ def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return reader.schema, iter(reader)
 
 
-_READERS = {"parquet": _read_parquet, "Arrow": _read_arrow, "CSV": _read_csv}
+_READERS = {"parquet": _read_parquet, "Arrow": _read_arrow}

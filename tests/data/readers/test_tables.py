@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.data.mixture import load_mixture
-from monkeylib.data.readers import open_dataset
+from monkeylib.data.readers import open_dataset, tables
 from monkeylib.data.records import BadRecord
 from monkeylib.data.schema import DatasetEntry
 from tests.support import record_files as files
@@ -351,3 +351,22 @@ def test_images_of_a_cell_are_a_path_or_the_text_of_a_list(name, folder):
     (folder / "rows.csv").write_text(f"{name},question,answer\n{rows}")
     names = [[image.name for image in record.images] for record in files.read(folder, None, "rows.csv")]
     assert names == [["a.png"], ["a.png", "b.png"], ["a.png"], []]
+
+
+@pytest.mark.parametrize("size", [3 * 2**20, 20 * 2**20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_rows_of_a_csv_file_may_hold_images_and_books(folder, size, encoding):
+    image = f"data:image/png;base64,{'A' * size}"
+    book = "a line\n" * (size // 7)
+    rows = f'a.png,what?,x\n"{image}",who?,y\na.png,what?,"{book}"\n'
+    (folder / "rows.csv").write_bytes(f"image,question,answer\n{rows}".encode(encoding))
+    first, second, third = files.read(folder, None, "rows.csv")
+    assert first.images == (folder / "a.png",) and second.images == (image,)
+    assert third.answers == (book,)
+
+
+def test_row_that_no_block_can_hold_is_named(folder, monkeypatch):
+    monkeypatch.setattr(tables, "_MAX_CSV_BLOCK", tables._CSV_BLOCK)
+    (folder / "rows.csv").write_text(f"image,question,answer\na.png,what?,{'x' * 2**21}\n")
+    with pytest.raises(ValueError, match=r"rows\.csv has a row of more than 1 MiB.*name images by"):
+        files.read(folder, None, "rows.csv")
