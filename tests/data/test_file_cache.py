@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -38,6 +39,23 @@ def test_file_is_made_once_for_each_state_of_its_source(source):
     second = cached_file(source, "rows", ".index", write)
     assert second.read_text() == "TWO" and made == ["one", "two"]
     assert cached_files() == {first, second}
+
+
+def test_source_that_is_replaced_by_one_of_its_size_and_time_has_another_file(source, tmp_path):
+    os.utime(source, ns=(0, 0))
+    first = cached_file(source, "rows", ".index", lambda path: path.write_text("ONE"))
+
+    # As archives and `cp -p` set the time: in the file's place, and within it.
+    (tmp_path / "other.json").write_text("two")
+    os.utime(tmp_path / "other.json", ns=(0, 0))
+    os.replace(tmp_path / "other.json", source)
+    second = cached_file(source, "rows", ".index", lambda path: path.write_text("TWO"))
+    assert second != first and second.read_text() == "TWO"
+
+    time.sleep(0.05)  # the system's clock of files ticks every few milliseconds
+    source.write_text("six")
+    os.utime(source, ns=(0, 0))
+    assert cached_file(source, "rows", ".index", lambda path: path.write_text("SIX")).read_text() == "SIX"
 
 
 def test_others_wait_for_the_first_who_makes_it(source):
