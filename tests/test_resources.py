@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -207,3 +208,33 @@ def test_program_called_by_its_path_names_commands_by_it(tmp_path):
         check=False,
     )
     assert result.returncode == 2 and f"`{program} convert run NEW_FOLDER`" in result.stderr
+
+
+@pytest.mark.parametrize("write", [resources.atomic_write, resources.create_folder])
+def test_place_that_cannot_be_written_is_named_with_what_to_do(write, tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("a file where the folder should be")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match=r"^a can't be written to \(.*\): name another folder$"):
+        with write(tmp_path / "a" / "b"):
+            pass
+
+    # Folders that nobody has named.
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    with pytest.raises(OSError, match=r"name another folder, by MONKEYLIB_OUTPUTS where no option does"):
+        with write(tmp_path / "a" / "b"):
+            pass
+
+
+def test_errors_of_reading_are_none_of_writing(tmp_path):
+    of_reading = [
+        PermissionError(errno.EACCES, "no", "a.csv"),
+        FileNotFoundError(errno.ENOENT, "no", "a.csv"),
+    ]
+    assert [resources.unwritable_sentence(error) for error in of_reading] == [None, None]
+
+    temporary = resources.temporary_path(tmp_path / "a.csv", ".csv")
+    sentence = resources.unwritable_sentence(PermissionError(errno.EACCES, "no", str(temporary)))
+    assert sentence.startswith(f"{tmp_path / 'a.csv'} can't be written to (")
+    assert "make room" in resources.unwritable_sentence(OSError(errno.ENOSPC, "full", "a.csv"))
+    assert resources.unwritable_sentence(OSError("a sentence")) is None

@@ -1,12 +1,21 @@
-"""Files of the cache that are made of a data file: an index of its rows, or a copy that can be mapped."""
+"""Files of the cache that are made of a data file: an index of its rows, or a copy that can be mapped.
 
+Where the cache can't be written, they lie among the system's temporary files until the process ends.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import FileLock
 
 from monkeylib import resources
 from monkeylib.digests import text_digest
+from monkeylib.progress import say
 
 
 def file_state(path: Path) -> tuple[int, int, int, int]:
@@ -35,16 +44,58 @@ def cached_file(source: Path, folder: str, suffix: str, write: Callable[[Path], 
 
     Raises:
         FileNotFoundError: there is no such data file.
-        OSError: the cache cannot be written.
+        OSError: the disk is full.
     """
     state = text_digest(" ".join(map(str, (source.resolve(), *file_state(source)))))[:16]
-    cached = resources.cache() / folder / f"{source.stem}-{state}{suffix}"
-    if cached.is_file():
-        return cached
-
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{cached}.lock"):
-        if not cached.is_file():
-            with resources.atomic_write(cached) as temporary:
-                write(temporary)
+    name = f"{source.stem}-{state}{suffix}"
+    cached = resources.cache() / folder / name
+    if not cached.is_file():
+        cached = writable_folder(folder) / name
+        with FileLock(f"{cached}.lock"):
+            if not cached.is_file():
+                _write(cached, write)
     return cached
+
+
+def _write(cached: Path, write: Callable[[Path], None]) -> None:
+    """Write a file of the cache; a full disk is named, other errors may be of the source."""
+    try:
+        with resources.atomic_write(cached) as temporary:
+            write(temporary)
+    except OSError as error:
+        if error.errno not in resources.FULL_DISK:
+            raise
+        with resources.explain_unwritable(cached.parent):
+            raise
+
+
+def writable_folder(name: str) -> Path:
+    """Return a folder of the cache; one that the process removes at its end if the cache can't be written."""
+    folder = resources.cache() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        folder = _temporary_cache(folder.parent, error.strerror or str(error)) / name
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+@lru_cache
+def _temporary_cache(cache: Path, reason: str) -> Path:
+    """Return a folder in place of a cache that can't be written, and say so once."""
+    folder = Path(tempfile.mkdtemp(prefix="monkeylib-"))
+    owner = os.getpid()
+
+    def remove() -> None:
+        # Not at the end of a process that was forked.
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    say(
+        f"the cache {resources.display_path(cache)} can't be written to ({reason}): what belongs there is "
+        f"made anew in {tempfile.gettempdir()} each time; MONKEYLIB_OUTPUTS names another folder"
+    )
+    return folder

@@ -196,7 +196,7 @@ def _load_index(utf8: Path, path: Path, is_list: bool) -> np.ndarray:
     try:
         index = cached_file(path, "rows", ".index", write)
     except OSError:
-        # The cache cannot be written: each process keeps an index of its own.
+        # The disk is full: each process keeps an index of its own.
         return in_memory()
 
     if not index.stat().st_size:

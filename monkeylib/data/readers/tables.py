@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monkeylib import resources
-from monkeylib.data.file_cache import cached_file
+from monkeylib.data.file_cache import cached_file, writable_folder
 from monkeylib.data.json_rows import text_encoding
 from monkeylib.data.readers.base import find_files, is_pattern, takes_question
 from monkeylib.data.readers.forms import misnamed_image_field, tell_form
@@ -312,7 +311,7 @@ def _from_datasets(entry: DatasetEntry, path: Path) -> tuple[list[pa.RecordBatch
 def _load_dataset(entry: DatasetEntry, path: Path) -> Any:
     import datasets
 
-    cache = str(resources.cache() / "datasets")
+    cache = str(writable_folder("datasets"))
     if not path.is_dir():
         try:
             return datasets.load_dataset(
