@@ -303,9 +303,16 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
+    except OSError as error:
+        # Of the temporary file, which libraries name in their own words. A full disk is the caller's to tell.
+        if error.errno in FULL_DISK or temporary.name not in str(error):
+            raise
+        with explain_unwritable(path):
+            raise
     finally:
-        # After success there is nothing left to remove.
-        temporary.unlink(missing_ok=True)
+        # After success there is nothing left to remove, and in a folder that can't be written neither.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def require_new(path: Path) -> None:
@@ -349,8 +356,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     _remove_left_folders(path)
 
     temporary = temporary_path(path)
-    with _lock_file(temporary):
-        with explain_unwritable(path.parent):
+    with _lock_file(temporary, path):
+        with explain_unwritable(path):
             temporary.mkdir()
         try:
             yield temporary
@@ -388,13 +395,13 @@ def create_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _lock_file(temporary: Path) -> Iterator[None]:
+def _lock_file(temporary: Path, path: Path) -> Iterator[None]:
     """Hold the lock of a temporary folder, a file beside it, which tells others that it is in use."""
     from filelock import FileLock
 
     lock = FileLock(_lock_path(temporary))
     try:
-        with explain_unwritable(temporary.parent):
+        with explain_unwritable(path):
             lock.acquire()
     except NotImplementedError:  # a file system without locks
         yield

@@ -238,3 +238,20 @@ def test_errors_of_reading_are_none_of_writing(tmp_path):
     assert sentence.startswith(f"{tmp_path / 'a.csv'} can't be written to (")
     assert "make room" in resources.unwritable_sentence(OSError(errno.ENOSPC, "full", "a.csv"))
     assert resources.unwritable_sentence(OSError("a sentence")) is None
+
+
+@pytest.mark.parametrize(
+    "words", ["Permission denied", "Failed to open local file '{}'. Detail: [errno 13] no"]
+)
+def test_temporary_file_that_cannot_be_written_is_named_as_what_it_becomes(words, tmp_path):
+    with pytest.raises(
+        OSError, match=r"can't be written to \(Permission denied\): name another folder"
+    ) as error:
+        with resources.atomic_write(tmp_path / "a.csv") as temporary:
+            filename = None if "{}" in words else str(temporary)
+            raise PermissionError(errno.EACCES, words.format(temporary), filename)
+    assert error.value.errno == errno.EACCES and str(error.value).startswith(f"{tmp_path / 'a.csv'} ")
+
+    # Another file is not the one that is written.
+    with pytest.raises(PermissionError, match="source.csv"), resources.atomic_write(tmp_path / "a.csv"):
+        raise PermissionError(errno.EACCES, "Permission denied", "source.csv")
