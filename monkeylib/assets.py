@@ -151,6 +151,7 @@ def fetch(name: str) -> Path:
         return _path_of(asset, folder)
 
     target = cache_folder(name)
+    _require_writable(asset, target.parent)
     say(f"fetching {asset.name} ({asset.size}): {asset.role}")
     for source in asset.sources:
         # `_search` has looked there already.
@@ -167,6 +168,21 @@ def fetch(name: str) -> Path:
         f"Asset {name} is not available ({'; '.join(problems)}): run `monkeylib assets fetch {name}` with a "
         f"network, or copy its files from a machine that has them into {resources.display_path(target)}."
     )
+
+
+def _require_writable(asset: Asset, folder: Path) -> None:
+    """Check that an asset can be downloaded into a folder, before any source is tried.
+
+    Raises:
+        AssetUnavailable: it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        sentence = resources.unwritable_sentence(error, folder) or str(error)
+        raise AssetUnavailable(f"Asset {asset.name} has to be downloaded, but {sentence}.") from error
 
 
 def _path_of(asset: Asset, folder: Path) -> Path:

@@ -135,9 +135,9 @@ def open_image(image: ImageInput, *, allow_address: bool = False) -> Image.Image
     An `ImageWarning` tells of pages and frames that are left out, and of signs of damage.
 
     Args:
-        image: path, page of a document (`scan.pdf#3`), encoded bytes, file object, `data:` URI or Pillow
-            image. Arrays and tensors are `[H, W]`, `[H, W, 1 or 3 or 4]` or `[1 or 3 or 4, H, W]`, as uint8
-            or as floats from 0 to 1.
+        image: path, page of a document (`scan.pdf#3`), encoded bytes, file object (read from its start),
+            `data:` URI or Pillow image. Arrays and tensors are `[H, W]`, `[H, W, 1 or 3 or 4]` or
+            `[1 or 3 or 4, H, W]`, as uint8 or as floats from 0 to 1.
         allow_address: whether an http or https address is fetched, within the limits of `image_addresses`.
             Pass True only for what the user typed, never for what a prompt or a record holds.
 
@@ -443,7 +443,15 @@ def _from_address(address: str, is_allowed: bool) -> _Reading:
 
 
 def _from_file_object(file: BinaryIO) -> _Reading:
+    """Return the image of a file object, from its start as Pillow does: one may be given several times."""
     name = str(getattr(file, "name", "the image"))
+    # A pipe or a response of the web has no start to go to, and can be read once.
+    has_start = True
+    try:
+        file.seek(0)
+    except (AttributeError, OSError, ValueError):
+        has_start = False
+
     try:
         content = file.read()
     except UnicodeDecodeError:  # a file of text that holds none
@@ -453,6 +461,10 @@ def _from_file_object(file: BinaryIO) -> _Reading:
 
     if not isinstance(content, bytes | bytearray | memoryview):
         raise ImageError("unsupported", f"{name} must be opened in binary mode: open(path, 'rb')")
+    if not content and not has_start:
+        raise ImageError(
+            "empty", f"{name} is a stream that has no bytes left, since it can be read once: pass its bytes"
+        )
     return _from_bytes(bytes(content), name)
 
 

@@ -11,6 +11,7 @@ the committed ones can be held; `monkeylib reproduce --publish` copies them into
 """
 
 import contextlib
+import errno
 import os
 import re
 import shlex
@@ -233,6 +234,49 @@ def recorded_path(path: Path | str) -> str:
     return str(path)
 
 
+# What the system says of a place that can't be written to, and of one that is full.
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def unwritable_sentence(error: OSError, path: Path | str | None = None) -> str | None:
+    """Return the sentence of an error of writing, with what to do; None for any other error.
+
+    Args:
+        error: the system's error.
+        path: the folder or file that can't be written. By default the one that the error names, if it was
+            surely written to, and not read.
+    """
+    if error.errno not in _UNWRITABLE | FULL_DISK or not isinstance(path or error.filename, str | Path):
+        return None
+
+    name = Path(path or error.filename)
+    # Of a temporary file, the name that it would have got.
+    intended = leftover_name(name.name)
+    if path is None and intended is None and error.errno not in FULL_DISK | {errno.EROFS}:
+        return None
+    path = name if intended is None else name.with_name(intended)
+
+    advice = "make room, or name another folder" if error.errno in FULL_DISK else "name another folder"
+    if path.resolve().is_relative_to(outputs()):
+        advice += ", by MONKEYLIB_OUTPUTS where no option does"
+    return f"{display_path(path)} can't be written to ({os.strerror(error.errno)}): {advice}"
+
+
+@contextlib.contextmanager
+def explain_unwritable(folder: Path) -> Iterator[None]:
+    """Give the system's errors of a folder that can't be written, or is full, a sentence with what to do."""
+    try:
+        yield
+    except OSError as error:
+        sentence = unwritable_sentence(error, folder)
+        if sentence is None:
+            raise
+        explained = type(error)(sentence)
+        explained.errno = error.errno  # callers may decide by it
+        raise explained from error
+
+
 # What `atomic_write` and `create_folder` leave behind when they are killed: `.stem.<12 hex digits>.suffix`.
 _LEFTOVER = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{12}(?P<suffix>\.[^.]+)?")
 
@@ -259,9 +303,13 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         path: the file to write.
         durable: have the system write the bytes to the disk before they get their name, so that the file is
             complete also after a power cut.
+
+    Raises:
+        OSError: the folder can't be written, or is full.
     """
     # Processes on several machines may share the folder, so another one may create it first.
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_unwritable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path, path.suffix)
 
     try:
@@ -271,9 +319,16 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
+    except OSError as error:
+        # Of the temporary file, which libraries name in their own words. A full disk is the caller's to tell.
+        if error.errno in FULL_DISK or temporary.name not in str(error):
+            raise
+        with explain_unwritable(path):
+            raise
     finally:
-        # After success there is nothing left to remove.
-        temporary.unlink(missing_ok=True)
+        # After success there is nothing left to remove, and in a folder that can't be written neither.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def require_new(path: Path) -> None:
@@ -308,13 +363,18 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`, which is removed after the block.
 
     What a killed process has left of such a folder is removed.
+
+    Raises:
+        OSError: its parent can't be written, or is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explain_unwritable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_folders(path)
 
     temporary = temporary_path(path)
-    with _lock_file(temporary):
-        temporary.mkdir()
+    with _lock_file(temporary, path):
+        with explain_unwritable(path):
+            temporary.mkdir()
         try:
             yield temporary
         finally:
@@ -351,13 +411,14 @@ def create_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _lock_file(temporary: Path) -> Iterator[None]:
+def _lock_file(temporary: Path, path: Path) -> Iterator[None]:
     """Hold the lock of a temporary folder, a file beside it, which tells others that it is in use."""
     from filelock import FileLock
 
     lock = FileLock(_lock_path(temporary))
     try:
-        lock.acquire()
+        with explain_unwritable(path):
+            lock.acquire()
     except NotImplementedError:  # a file system without locks
         yield
         return

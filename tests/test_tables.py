@@ -124,3 +124,16 @@ def test_brackets_in_a_table_are_text():
     tables.print_table([{"model": "own[bold]", "remedy": "pip install x[train]"}], "scores of [/a]", console)
     for text in ("own[bold]", "x[train]", "scores of [/a]"):
         assert text in console.file.getvalue()
+
+
+def test_fields_of_any_length_are_read(tmp_path):
+    (tmp_path / "t.csv").write_text(f"a,b\n1,{'x' * 200_000}\n")
+    assert tables.read_csv(tmp_path / "t.csv") == [{"a": 1, "b": "x" * 200_000}]
+
+
+def test_file_of_one_long_line_is_not_replaced():
+    path = tables.table_path("t", "nano")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x" * 200_000)
+    with pytest.raises(FileExistsError, match="is in the way"):
+        tables.write_table([{"a": 1}], "t", "nano")

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from monkeylib.data.file_cache import cached_file
+from monkeylib.data.file_cache import cached_file, file_state
 from monkeylib.data.readers.tables import TableRecords, has_images, is_saved_folder
 from monkeylib.data.readers.webdataset import ShardRecords
 from monkeylib.data.records import BadRecord
@@ -154,12 +154,12 @@ class _TableCell:
 
 
 def _table(container: Path) -> TableRecords:
-    return _open_table(container, *_state(container))
+    return _open_table(container, file_state(_source(container)))
 
 
 def _digests(container: Path) -> Path:
     """Return the file of the digests of a container's images, a line each."""
-    return _write_digests(container, *_state(container))
+    return _write_digests(container, file_state(_source(container)))
 
 
 def _source(container: Path) -> Path:
@@ -167,19 +167,13 @@ def _source(container: Path) -> Path:
     return next((path for name in _SAVED_STATES if (path := container / name).is_file()), container)
 
 
-def _state(container: Path) -> tuple[int, int]:
-    """Return size and time of change: a container that was written again is another one."""
-    status = _source(container).stat()
-    return status.st_size, status.st_mtime_ns
-
-
 @lru_cache(maxsize=2)
-def _open_table(container: Path, size: int, modified: int) -> TableRecords:
+def _open_table(container: Path, state: tuple[int, ...]) -> TableRecords:
     return TableRecords(DatasetEntry(name=container.stem, path=container.name), container.parent)
 
 
 @lru_cache(maxsize=8)
-def _write_digests(container: Path, size: int, modified: int) -> Path:
+def _write_digests(container: Path, state: tuple[int, ...]) -> Path:
     def write(path: Path) -> None:
         with path.open("w", encoding="ascii") as file:
             for image in stored_images(container):

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from monkeylib import progress, signals
+from monkeylib import progress, resources, signals
 from monkeylib.cli import (
     ablations,
     answer,
@@ -180,6 +180,12 @@ def _sentence(error: Exception) -> str:
             f"there is not enough memory ({sentence[:200]}): take less at once (a smaller batch, fewer or "
             "smaller tiles), a smaller model, or a computer with more memory"
         )
+    if isinstance(error, OSError) and (unwritable := resources.unwritable_sentence(error)):
+        return unwritable
+    # Of the system, and no sentence of ours.
+    if isinstance(error, PermissionError) and error.errno is not None and error.filename:
+        path = resources.display_path(os.fsdecode(error.filename))
+        return f"{path} can't be opened ({error.strerror}): check its permissions, or name another"
     if isinstance(error, ModuleNotFoundError):
         from monkeylib.doctor import find_extra, install_command
 

@@ -8,6 +8,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import options
+from monkeylib.progress import say
 
 if TYPE_CHECKING:
     from monkeylib.data.records import Record
@@ -84,7 +85,13 @@ def inspect(
     # Texts alone have no contact sheet, unless one is named.
     if records or sheet is not None or problems:
         path = sheet or _default_sheet(mixture, loaded.name)
-        print(f"images: {resources.display_path(contact_sheet(records, path))}")
+        try:
+            print(f"images: {resources.display_path(contact_sheet(records, path))}")
+        except OSError as error:
+            # Nobody has named one.
+            if sheet is not None or resources.unwritable_sentence(error, path.parent) is None:
+                raise
+            say(f"no contact sheet: {error}; --sheet names another file")
 
 
 def _default_sheet(mixture: str, name: str) -> Path:

@@ -126,7 +126,7 @@ def train(
     if data:
         mixture = mixtures.load_mixture(data)
         if rank_zero_only.rank == 0:
-            for sentence in mixture.left_out():
+            for sentence in (*mixture.left_out(), *mixture.without_images()):
                 say(sentence)
         num_records = None
         if epochs is not None:

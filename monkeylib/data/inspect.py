@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from monkeylib.data.lost_characters import LostCharacters
-from monkeylib.data.mixture import Mixture
+from monkeylib.data.mixture import Mixture, describe_text_only
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import describe
 from monkeylib.data.records import BadRecord, Record, Records
@@ -38,6 +38,7 @@ class DatasetReport:
         bad_records: number of records that cannot be read.
         broken_images: number of records with an image that cannot be opened.
         problems: a message for each of these.
+        num_with_images: number of good records that have images.
         examples: a few good records, with images where there are some.
         first_records: the first good records of the sample.
         notes: what reading records has changed, and for how many.
@@ -56,6 +57,7 @@ class DatasetReport:
     bad_records: int = 0
     broken_images: int = 0
     problems: list[str] = field(default_factory=list)
+    num_with_images: int = 0
     examples: list[Record] = field(default_factory=list)
     first_records: list[Record] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
@@ -69,6 +71,9 @@ class DatasetReport:
         remarks = [f"{self.name}: {self.kind}"] if self.kind else []
         if self.left_out:
             remarks.append(f"{self.name}: {self.left_out}")
+        num_good = self.inspected - self.bad_records
+        if num_good and not self.num_with_images:
+            remarks.append(f"{self.name}: {describe_text_only(num_good, num_good == self.rows)}")
         remarks += [f"{self.name}: of {count} records, {note}" for note, count in self.notes.items()]
         if self.repeated_ids:
             remarks.append(
@@ -211,6 +216,7 @@ def _inspect_record(
         report.problems.append(str(error))
         return
 
+    report.num_with_images += bool(record.images)
     if report.lost is not None:
         report.lost.add_record(record)
     if record.note:

@@ -6,7 +6,7 @@ UTF-8 in the cache.
 
 `JsonRows` gives random access. Its index, three numbers a row, lies on the disk and is mapped into memory, so
 that a file of any length opens in constant memory, and the processes of a machine share one index. It is
-named after the file's path, size and time of change.
+named after the file's path, size, and when it was changed.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def _load_index(utf8: Path, path: Path, is_list: bool) -> np.ndarray:
     try:
         index = cached_file(path, "rows", ".index", write)
     except OSError:
-        # The cache cannot be written: each process keeps an index of its own.
+        # The disk is full: each process keeps an index of its own.
         return in_memory()
 
     if not index.stat().st_size:

@@ -12,6 +12,7 @@ import bisect
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -24,7 +25,7 @@ from monkeylib.data.fingerprint import mixture_fingerprint
 from monkeylib.data.permutation import RandomPermutation
 from monkeylib.data.readers import DatasetRecords, open_dataset
 from monkeylib.data.readers.base import expand_pattern, is_pattern
-from monkeylib.data.records import Record, Records
+from monkeylib.data.records import BadRecord, Record, Records
 from monkeylib.data.schema import MixtureFile
 from monkeylib.data.validation import MOST_GROUPED, SampledSplit, split_validation
 from monkeylib.digests import json_digest
@@ -32,6 +33,7 @@ from monkeylib.settings_files import read_yaml, validate
 
 FOLDER = Path(__file__).parent / "mixtures"
 
+_READ_RECORDS = 2_000  # of a dataset, until one has an image
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -113,6 +115,14 @@ class Mixture:
             if records.left_out
         ]
 
+    def without_images(self) -> list[str]:
+        """Return a sentence for each dataset whose first records, up to 2,000, have no images."""
+        return [
+            f"dataset {records.name}: {describe_text_only(number, number == len(records))}"
+            for records in (*self._datasets, *self._validation_datasets)
+            if (number := _num_without_images(records))
+        ]
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what decides about every record, as `fingerprint.mixture_fingerprint`; reads all files."""
         return mixture_fingerprint(
@@ -185,6 +195,14 @@ def load_mixture(path_or_name: str | Path, images: str | Path | None = None) -> 
     return Mixture(path.stem, file, (base / root).resolve())
 
 
+def describe_text_only(number: int, is_all: bool) -> str:
+    """Return the sentence about records without an image, all or the ones that were read of a dataset."""
+    if number == 1:
+        return "its record has no image: it is trained on text alone"
+    which = f"none of its {number:,} records" if is_all else f"none of {number:,} records that were read"
+    return f"{which} has an image: they are trained on text alone"
+
+
 def mixture_names() -> list[str]:
     """Return the names of the mixtures that the library ships."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -232,6 +250,17 @@ def _mixture_of_file(path: Path, images: Path | None) -> Mixture:
         fields["images"] = str(images.resolve())
     file = MixtureFile.model_validate({"sets": [fields]})
     return Mixture(fields["name"], file, root.resolve())
+
+
+def _num_without_images(records: DatasetRecords) -> int:
+    """Return how many of the first records can be read, if none of these has an image; else 0."""
+    number_read = 0
+    for number in range(min(len(records), _READ_RECORDS)):
+        with suppress(BadRecord):
+            if records[number].images:
+                return 0
+            number_read += 1
+    return number_read
 
 
 class _Subset:

@@ -79,7 +79,7 @@ class DatasetEntry(_Section):
         prompt: name of the prompt around a question, for formats that hold questions instead of prompts; by
             default `vqa`, and `detailed_caption` for the records of the caption pipeline.
         separator: text between an image, or an earlier answer, and a prompt that takes one.
-        columns: names of the fields in the formats `datasets` and `webdataset`.
+        columns: names of the fields of questions, in tables, JSON and shards.
         turns: "first" reads one question with its answer, as the released code does; "all" reads the
             full conversation.
         min_images, max_images: number of images that a record may have; by default one in the formats that

@@ -61,6 +61,19 @@ def test_container_that_changes_has_other_digests(tmp_path):
     assert next(stored_images(file)).sha256() == bytes_digest(b"no image") != before
 
 
+def test_container_in_place_of_another_of_its_size_and_time_has_other_digests(tmp_path):
+    file = webdataset(tmp_path / "a.tar", CAPTIONS)
+    os.utime(file, ns=(1, 1))
+    image = next(stored_images(file))
+    before, content = image.sha256(), image.content()
+
+    other = tmp_path / "b.tar"
+    other.write_bytes(file.read_bytes().replace(content, content[::-1]))
+    os.utime(other, ns=(1, 1))
+    os.replace(other, file)
+    assert next(stored_images(file)).sha256() == bytes_digest(content[::-1]) != before
+
+
 def test_parquet_with_images_is_a_container_and_one_without_is_none(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

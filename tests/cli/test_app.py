@@ -1,5 +1,6 @@
 """The command line as a whole: errors in one sentence, and a quick start."""
 
+import errno
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import typer
 
 from monkeylib import resources
 from monkeylib.cli import app
+from monkeylib.data import mixture
 from monkeylib.model import generation
 
 USER_ERRORS = {
@@ -153,3 +155,28 @@ def test_help_lists_the_commands_in_a_newcomers_order(call):
     listed = [name for name in re.findall(r"^\W*([a-z]+)  ", output, re.MULTILINE) if name in app.ORDER]
     assert listed == [name for name in app.ORDER if name in listed] and len(listed) > 15
     assert set(typer.main.get_command(app.app).commands) <= set(app.ORDER)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "nb"),
+            "nb can't be written to (Read-only file system)",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "t.csv"),
+            "t.csv can't be opened (Permission denied)",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "t.csv"), "t.csv can't be written to (No space"),
+    ],
+)
+def test_places_that_cannot_be_written_or_read_are_one_sentence(error, sentence, call, monkeypatch, tmp_path):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mixture, "load_mixture", fail)
+    code, _, errors = call("data", "inspect", "t.csv", "--profile", "smoke")
+    assert code == 2 and errors.startswith(f"monkeylib: {sentence}") and errors.count("\n") == 1
+    assert "name another" in errors

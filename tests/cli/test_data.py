@@ -161,3 +161,15 @@ def test_sheet_and_out_begin_at_home(call, tmp_path, image, monkeypatch):
     assert (tmp_path / "sheet.png").is_file()
     assert call("data", "convert", "~/m.jsonl", "--out", "~/m.json")[0] == 0
     assert (tmp_path / "m.json").is_file()
+
+
+def test_cache_that_cannot_be_written_costs_the_contact_sheet_alone(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "out"))
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "cache").write_text("a file where the folder should be")
+    (tmp_path / "a.png").write_bytes(files.png())
+    (tmp_path / "rows.csv").write_text("image,question,answer\na.png,what?,x\n")
+
+    code, output, errors = call("data", "inspect", tmp_path / "rows.csv", "--profile", "smoke")
+    assert code == 0 and "rows: a table, questions and answers" in output
+    assert "no contact sheet" in errors and "can't be written to" in errors

@@ -211,3 +211,9 @@ def test_image_that_is_missing_is_told_before_training(call, tmp_path):
     code, _, errors = call("train", "--profile", "smoke", "--data", tmp_path / "pets" / "mixture.yaml")
     assert code == 2 and "there is no image at" in errors and "a.png" in errors
     assert not (tmp_path / "out" / "data" / "runs").exists()
+
+
+def test_dataset_of_text_alone_is_told_before_training(call, train, tmp_path):
+    (tmp_path / "rows.csv").write_text("question,answer\nwhat?,x\nwho?,y\n")
+    code, _, errors = call("train", "--profile", "smoke", "--data", tmp_path / "rows.csv")
+    assert code == 0 and "dataset rows: none of its 2 records has an image: they are" in errors

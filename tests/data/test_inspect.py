@@ -68,3 +68,23 @@ def test_contact_sheet_is_one_image_of_all_records(mixture, tmp_path):
         contact_sheet([mixture.sets[0][0]], tmp_path / "sheet.gif")
     with pytest.raises(ValueError, match="there is no image to show"):
         contact_sheet([], tmp_path / "sheet.png")
+
+
+def test_datasets_of_text_alone_are_told(tmp_path, processor):
+    (tmp_path / "a.png").write_bytes(files.png(30, 20))
+    question = {"question": "what?", "answer": "x"}
+    files.write_list(tmp_path / "texts.json", [question] * 3)
+    files.write_list(tmp_path / "images.json", [question] * 3 + [question | {"image": "a.png"}])
+    sets = [{"name": name, "path": f"{name}.json"} for name in ("texts", "images")]
+    (tmp_path / "mix.yaml").write_text(yaml.safe_dump({"sets": sets}))
+
+    mixture = mixtures.load_mixture(tmp_path / "mix.yaml")
+    sentence = "none of its 3 records has an image: they are trained on text alone"
+    assert mixture.without_images() == [f"dataset texts: {sentence}"]
+
+    remarks = [report.remarks() for report in inspect.inspect_mixture(mixture, processor, 1000)]
+    assert f"texts: {sentence}" in remarks[0]
+    assert not any("text alone" in remark for remark in remarks[1])
+    report, _ = inspect.inspect_mixture(mixture, processor, 1000, limit=2)
+    sentence = "none of 2 records that were read has an image: they are trained on text alone"
+    assert f"texts: {sentence}" in report.remarks()

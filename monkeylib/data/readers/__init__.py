@@ -53,7 +53,8 @@ def open_dataset(entry: DatasetEntry, root: str | Path) -> DatasetRecords:
     Raises:
         FileNotFoundError: there is nothing at a path.
         ModuleNotFoundError: a package that reads tables is not installed.
-        ValueError: a file is empty, no JSON, table or tar file, or its records are of no form.
+        ValueError: a file is empty, no JSON, table or tar file, its records are of no form, or their images
+            are in a field that isn't read.
     """
     root = resources.to_path(root)
     container = tell_container(entry, root)
@@ -71,7 +72,9 @@ def open_dataset(entry: DatasetEntry, root: str | Path) -> DatasetRecords:
         entry = _with_format(entry, form, raw)
 
     left_out = forms.reason_left_out if form == "records" else None
-    return DatasetRecords(entry, root, raw, forms.parse, left_out)
+    records = DatasetRecords(entry, root, raw, forms.parse, left_out)
+    _check_image_fields(records, form)
+    return records
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, Any]]:
@@ -165,8 +168,8 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
 
     if otherwise is not None:
         return otherwise
-    # Columns of any name hold questions.
-    if entry.format or not len(raw):
+    # Columns of any name hold questions, where the dataset names them or its format is that of a container.
+    if entry.format or entry.columns.model_fields_set or not len(raw):
         return "evaluation"
 
     if first_value is None:
@@ -176,6 +179,24 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
         f"the records of {', '.join(entry.paths)} are of no form that can be told ({beginning(fields, 80)}): "
         "state their `format` in a mixture, and the names of their `columns`"
     )
+
+
+def _check_image_fields(records: DatasetRecords, form: str) -> None:
+    """Check that images aren't in a field that isn't read, where the first records have none.
+
+    Raises:
+        ValueError: they are.
+    """
+    misnamed = None
+    for number in range(min(_TOLD_RECORDS, len(records))):
+        with suppress(BadRecord):
+            misnamed = misnamed or forms.misnamed_image_field(records.fields(number), records.entry, form)
+            if records[number].images:
+                return
+
+    if misnamed is not None:
+        sentence = forms.misnamed_sentence(misnamed, records.entry, form)
+        raise ValueError(f"the dataset {records.name} ({', '.join(records.entry.paths)}): {sentence}")
 
 
 def _with_format(entry: DatasetEntry, form: str, raw: RawRecords) -> DatasetEntry:

@@ -132,7 +132,13 @@ class RawRecord:
         return Message("user", tuple(parts))
 
     def images(self, value: Any, field: str) -> list[ImageSource]:
-        """Return images that are given, alone or in a list, as paths, `data:` URIs, or bytes."""
+        """Return images that are given, alone or in a list, as paths, `data:` URIs, or bytes.
+
+        The list may be a text, as tables hold it: `["a.png", "b.png"]`.
+        """
+        if isinstance(value, str):
+            texts = split_list((value,))
+            value = value if texts == (value,) else list(texts)
         if isinstance(value, list):
             return [self._image(item, f"{field}[{n}]") for n, item in enumerate(value)]
         return [self._image(value, field)]

@@ -29,7 +29,8 @@ frequent one is trained on:
 
 `records`, written by `monkeylib caption`: those with status "ok" and a caption that passed its checks.
 
-Numbers count as texts. A field that a form does not have is left alone.
+Numbers count as texts. A field that a form does not have is left alone, but for one that must hold the images
+of a record that has no others: it is refused, so that nothing is trained on text alone by mistake.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from monkeylib.data.readers.base import RawRecord, split_list, takes_question
 from monkeylib.data.records import BadRecord, Record
+from monkeylib.data.schema import DatasetEntry
+from monkeylib.images import SUFFIXES
 from monkeylib.messages import (
     IMAGE_PLACEHOLDER,
     IMAGE_TYPES,
     ROLES,
     TEXT_TYPES,
     ImagePart,
+    ImageSource,
     Message,
     Part,
     image_field,
@@ -57,6 +62,13 @@ _IMAGE_TAG = re.compile(r"<img>((?:(?!<img>).)*?)</img>", re.DOTALL)
 
 # How rows say that they have none; tables and downloads have the field in every row.
 _NO_IMAGES = (None, "", [])
+# Names of fields, in letters alone, whose texts are images; words in the names of fields that may hold paths.
+_IMAGE_FIELDS = frozenset(
+    "image images imagepath imagepaths imagefile imagefiles imagefilename imagefilenames imagefilepath "
+    "imagename imagenames imageurl imageurls imageuri imagebytes img imgs imgpath imgpaths imgfile imgfiles "
+    "imgname imgurl picture pictures picturepath photo photos photopath jpg jpeg png webp".split()
+)
+_PATH_FIELD = re.compile("image|img|picture|photo|screenshot|figure|scan|page|file|path", re.IGNORECASE)
 _NO_PLACEHOLDER = "no <image> says where its image belongs: it stands in front of the first question"
 
 
@@ -91,7 +103,63 @@ def parse(raw: RawRecord) -> Record:
     """Parse a record in the form of its dataset; where its fields are those of another form, in that one."""
     if not isinstance(raw.value, dict):
         raise raw.not_an_object()
-    return PARSERS[_form_of(raw)](raw)
+    form = _form_of(raw)
+    record = PARSERS[form](raw)
+
+    if not record.images and (name := misnamed_image_field(raw.value, raw.entry, form)):
+        raise BadRecord(f"{raw.location}: {misnamed_sentence(name, raw.entry, form)}")
+    return record
+
+
+def misnamed_image_field(value: Any, entry: DatasetEntry, form: str) -> str | None:
+    """Return the field that holds a record's images under a name that its form does not read, if one does.
+
+    It holds encoded images, or has the name of an image field in another spelling (`Image`, `image_path`,
+    `img`), or that of a file, with a path in it that ends like an image's.
+
+    Args:
+        value: the record.
+        entry: its dataset.
+        form: its form.
+    """
+    if not isinstance(value, dict) or form == "records":
+        return None
+
+    columns = entry.columns
+    own: set[str | None] = set() if form == "conversations" else {"image", "images"}
+    if form == "evaluation":
+        # A column that the mixture names may be empty, which says that there is no image.
+        if "image" in columns.model_fields_set and columns.image in value:
+            return None
+        own = {columns.image, "images", columns.question, columns.answer, "answers", columns.id}
+
+    fields = (name for name in value if isinstance(name, str) and name not in own)
+    return next((name for name in fields if _holds_images(name, value[name])), None)
+
+
+def _holds_images(name: str, content: Any) -> bool:
+    """Return whether a field must hold images, by its name and content."""
+    first = content[0] if isinstance(content, list) and content else content
+    is_named = re.sub("[^a-z]", "", name.lower()) in _IMAGE_FIELDS
+
+    if isinstance(first, str):
+        # The list may be a text.
+        is_path = PurePath(first.strip(" []\"'")).suffix.lower() in SUFFIXES
+        is_image = is_named or first.startswith("data:image") or (is_path and _PATH_FIELD.search(name))
+        return bool(first.strip() and is_image)
+    if isinstance(first, dict):
+        return bool(first.get("bytes")) or (is_named and bool(first.get("path") or first.get("url")))
+    return callable(first) or (isinstance(first, bytes) and bool(first))
+
+
+def misnamed_sentence(name: str, entry: DatasetEntry, form: str) -> str:
+    """Return the end of a sentence about a field with images that its form does not read."""
+    advice = {
+        "conversations": "name the image in the text as <img>PATH</img>, or state `format: llava`",
+        "evaluation": f"rename it to {entry.columns.image}, or name it in a mixture as "
+        f"`columns: {{image: {name}}}`",
+    }.get(form, "rename it to images")
+    return f"the field {name} holds images that are not read: {advice}; only without it is this text alone"
 
 
 def reason_left_out(value: Any) -> str:
@@ -216,8 +284,7 @@ def _parse_cauldron(raw: RawRecord) -> Record:
     texts = raw.field("texts")
     if not isinstance(texts, list) or not texts:
         raise raw.error("texts", "a list of questions and answers", texts)
-    value = raw.value.get("images")
-    images = [] if value in _NO_IMAGES else raw.images(value, "images")
+    images, _ = _first_images(raw, "images", "image")
 
     messages = []
     leading: list[Part] = [ImagePart(image) for image in images]
@@ -230,6 +297,15 @@ def _parse_cauldron(raw: RawRecord) -> Record:
         leading = []
 
     return raw.to_record(messages)
+
+
+def _first_images(raw: RawRecord, *names: str) -> tuple[list[ImageSource], str]:
+    """Return the images of the first of some fields that holds any, and that field; else the last one."""
+    for name in names:
+        value = raw.value.get(name)
+        if value not in _NO_IMAGES and (images := raw.images(value, name)):
+            return images, name
+    return [], names[-1]
 
 
 def _read_turns(
@@ -293,9 +369,7 @@ def _check_order(raw: RawRecord, place: str, roles: Sequence[str], names: tuple[
 
 def _with_placeholders(raw: RawRecord, turns: Sequence[tuple[Any, Any]], field: str, key: str) -> Record:
     """Return the record of turns whose texts name the images of the field `image` or `images`."""
-    image_field = "images" if raw.value.get("images") is not None else "image"
-    value = raw.value.get(image_field)
-    images = [] if value in _NO_IMAGES else raw.images(value, image_field)
+    images, image_field = _first_images(raw, "images", "image")
 
     # Placeholders in a list of parts are parts, those in a text `<image>`. In an answer it is text.
     contents: list[list[Part | None]] = []
@@ -416,16 +490,14 @@ def _answer_field(raw: RawRecord) -> tuple[Any, str]:
 
 def _question_images(raw: RawRecord) -> list[ImagePart]:
     name = raw.entry.columns.image
-    if name not in raw.value and isinstance(raw.value.get("images"), list):
-        name = "images"
+    is_named = "image" in raw.entry.columns.model_fields_set and name in raw.value
+    images, _ = _first_images(raw, name, *(() if is_named else ("images",)))
 
-    value = raw.value.get(name)
-    if value in _NO_IMAGES:
-        # A dataset of texts needs no images; of others, the number is checked.
-        if value == [] or raw.entry.image_limits[0] == 0:
-            return []
+    # A dataset of texts needs no images; of others, the number is checked.
+    is_list = [] in (raw.value.get(name), raw.value.get("images"))
+    if not images and not is_list and raw.entry.image_limits[0]:
         raise raw.error(name, "an image", raw.field(name))
-    return [ImagePart(image) for image in raw.images(value, name)]
+    return [ImagePart(image) for image in images]
 
 
 def most_frequent(answers: Sequence[str]) -> str:

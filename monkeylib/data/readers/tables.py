@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monkeylib import resources
-from monkeylib.data.file_cache import cached_file
+from monkeylib.data.file_cache import cached_file, writable_folder
 from monkeylib.data.json_rows import text_encoding
 from monkeylib.data.readers.base import find_files, is_pattern, takes_question
-from monkeylib.data.readers.forms import tell_form
+from monkeylib.data.readers.forms import misnamed_image_field, tell_form
 from monkeylib.data.schema import DatasetEntry
 from monkeylib.errors import first_line
 
@@ -34,6 +33,8 @@ _FILE_SUFFIXES = (*TABLE_SUFFIXES, ".json", ".jsonl")  # of what is no id of a h
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _BATCH_BYTES = 2**26  # of a converted table, held in memory at once
 _MAX_BATCH = 2**16  # rows
+_CSV_BLOCK, _MAX_CSV_BLOCK = 2**20, 2**28  # bytes
+_CHECKED_ROWS = 20  # whose columns are told by their values
 _SEPARATORS = ",\t;|"
 
 
@@ -103,22 +104,39 @@ class TableRecords:
         if columns.id:
             required.append(columns.id)
 
+        # Questions need no image, but a table that has this column keeps it, and one that is named is there.
+        misnamed = self._misnamed_images(entry)
+        has_images = columns.image in names or misnamed or "image" in columns.model_fields_set
+        if has_images and columns.image not in required:
+            required.insert(0, columns.image)
+
         # Names that are read where the usual ones are missing.
         others = {"image": "images", "answer": "answers"}
         missing = [column for column in required if column not in names and others.get(column) not in names]
         if missing:
-            # Questions need no image, but a table that has this column keeps it.
-            if columns.image in names and columns.image not in required:
-                required.insert(0, columns.image)
-
             field_of_name = {name: field for field, name in columns}
-            given = ", ".join(f"{field_of_name[column]}: NAME" for column in missing)
+            # One in other letters is meant, if YAML needs no quotes around it.
+            likely = {name.lower(): name for name in names if re.fullmatch(r"\w+", name)}
+            if misnamed in likely.values():
+                likely[columns.image.lower()] = misnamed
+            given = ", ".join(
+                f"{field_of_name[column]}: {likely.get(column.lower(), 'NAME')}" for column in missing
+            )
             example = f"{{name: {entry.name}, path: {self._paths}, columns: {{{given}}}}}"
             raise ValueError(
                 f"the dataset {entry.name} has no column {' and no column '.join(missing)}: expected the "
                 f"columns {', '.join(required)}, got {', '.join(names)}; rename yours, or name them in a "
                 f"mixture, a YAML file such as `sets: [{example}]`"
             )
+
+    def _misnamed_images(self, entry: DatasetEntry) -> str | None:
+        """Return the column of images that no question would have, None if there is none."""
+        names = self._batches[0].schema.names
+        if entry.columns.image in names or "images" in names:
+            return None
+        rows = (self[number] for number in range(min(_CHECKED_ROWS, len(self))))
+        fields = (misnamed_image_field(row, entry, "evaluation") for row in rows)
+        return next((name for name in fields if name is not None), None)
 
 
 @dataclass(frozen=True)
@@ -293,7 +311,7 @@ def _from_datasets(entry: DatasetEntry, path: Path) -> tuple[list[pa.RecordBatch
 def _load_dataset(entry: DatasetEntry, path: Path) -> Any:
     import datasets
 
-    cache = str(resources.cache() / "datasets")
+    cache = str(writable_folder("datasets"))
     if not path.is_dir():
         try:
             return datasets.load_dataset(
@@ -379,9 +397,39 @@ def _map_arrow(file: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _convert(file: Path, converted: Path) -> None:
+    """Write a table as an Arrow file.
+
+    Raises:
+        pyarrow.ArrowException: it is damaged.
+        ValueError: a row of a CSV file is too large.
+    """
     import pyarrow as pa
 
-    schema, batches = _READERS[table_kind(file)](file)
+    kind = table_kind(file)
+    if kind != "CSV":
+        _write_arrow(*_READERS[kind](file), converted)
+        return
+
+    # A row has to lie within a block, so blocks grow where one is larger: it may hold an image, or a book.
+    block_size = _CSV_BLOCK
+    while True:
+        try:
+            _write_arrow(*_read_csv(file, block_size), converted)
+            return
+        except pa.ArrowInvalid as error:
+            if "block" not in str(error) or block_size >= file.stat().st_size:
+                raise
+            if block_size >= _MAX_CSV_BLOCK:
+                raise ValueError(
+                    f"{file} has a row of more than {_MAX_CSV_BLOCK // 2**20} MiB, or open quotes: "
+                    "name images by their paths, or write the table as parquet"
+                ) from error
+        block_size *= 16
+
+
+def _write_arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch], converted: Path) -> None:
+    import pyarrow as pa
+
     plain = _plain_schema(schema)
     with pa.ipc.new_file(str(converted), plain) as writer:
         for batch in batches:
@@ -440,8 +488,13 @@ def _read_arrow(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
 
 
-def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Read a table of texts, separated by the character that separates the names of its columns."""
+def _read_csv(file: Path, block_size: int) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Read a table of texts, separated by the character that separates the names of its columns.
+
+    Args:
+        file: the table.
+        block_size: bytes that are parsed at once, within which a row must lie.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -456,7 +509,9 @@ def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
 
     reader = arrow_csv.open_csv(
         file,
-        arrow_csv.ReadOptions(encoding="utf8" if encoding.startswith("utf-8") else encoding),
+        arrow_csv.ReadOptions(
+            encoding="utf8" if encoding.startswith("utf-8") else encoding, block_size=block_size
+        ),
         # A text in quotes may have several lines.
         arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
         # "NA" and "3.10" are what they are.
@@ -467,4 +522,4 @@ def _read_csv(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     return reader.schema, iter(reader)
 
 
-_READERS = {"parquet": _read_parquet, "Arrow": _read_arrow, "CSV": _read_csv}
+_READERS = {"parquet": _read_parquet, "Arrow": _read_arrow}

@@ -449,3 +449,81 @@ def test_rows_without_an_image_say_so_in_several_ways(folder, value):
     for row in rows:
         (record,) = read_rows(folder, [row])
         assert not record.images and record.questions == ("hi",)
+
+
+@pytest.mark.parametrize("value", ["sign.png", '["sign.png"]', ["sign.png"]])
+@pytest.mark.parametrize("name", ["image", "images"])
+def test_one_image_and_a_list_of_them_are_read_in_either_field(folder, name, value):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x"}]
+    rows = [
+        {name: value, "conversations": talk("hi", "hello")},
+        {name: value, "messages": turns},
+        {name: value, "question": "hi", "answer": "x"},
+        {name: value, "texts": [{"user": "hi", "assistant": "x"}]},
+    ]
+    for row in rows:
+        # Downloads have the other field, too, and nothing in it.
+        for others in ({}, {"image": None, "images": None}, {"image": "", "images": []}):
+            (record,) = read_rows(folder, [others | row])
+            assert [image.name for image in record.images] == ["sign.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Image", "sign.png"),
+        ("IMAGES", ["sign.png", "third.png"]),
+        ("image_path", "scans/0001"),
+        ("img", "sign"),
+        ("file_name", "sign.PNG"),
+        ("image_id", '["sign.jpg", "third.jpg"]'),
+        ("of any name", "data:image/png;base64,AAAA"),
+        ("picture", {"bytes": None, "path": "sign.png"}),
+    ],
+)
+def test_images_in_a_field_that_is_not_read_are_refused(folder, name, value):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "x"}]
+    question = {"question": "hi", "answer": "x"}
+    released = [{"from": "user", "value": "hi"}, {"from": "assistant", "value": "x"}]
+    rows_and_advice = [
+        ({"conversations": talk("hi", "hello")}, "rename it to images"),
+        ({"conversations": released}, "name the image in the text as <img>PATH</img>"),
+        ({"messages": turns}, "rename it to images"),
+        (question, f"rename it to image, or name it in a mixture as `columns: {{image: {name}}}`"),
+        ({"texts": [{"user": "hi", "assistant": "x"}]}, "rename it to images"),
+    ]
+    for row, advice in rows_and_advice:
+        with pytest.raises(ValueError) as error:
+            read_rows(folder, [row | {name: value}])
+        assert f"the field {name} holds images that are not read: {advice}" in str(error.value)
+
+    # One among others is a bad record.
+    records = read_rows(folder, [question | {"image": "sign.png"}, question | {name: value}])
+    with pytest.raises(BadRecord, match=rf"record 2 .*the field {name} holds images"):
+        records[1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file_name": "report.txt"},
+        {"source": "sign.png"},
+        {"image_path": ""},
+        {"images": None, "photo": []},
+        {"id": "sign.png"},
+        {"image_id": 17},
+    ],
+)
+def test_fields_without_images_leave_a_text_alone(folder, fields):
+    (record,) = read_rows(folder, [{"question": "hi", "answer": "x"} | fields])
+    assert not record.images
+
+
+def test_column_of_images_that_a_dataset_names_may_be_empty(folder):
+    rows = [{"q": "hi", "a": "x", "scan": None, "photo": "sign.png"}]
+    columns = {"image": "scan", "question": "q", "answer": "a"}
+    (record,) = read_rows(folder, rows, columns=columns)
+    assert not record.images and record.questions == ("hi",)
+
+    (record,) = read_rows(folder, rows, columns=columns | {"image": "photo"})
+    assert [image.name for image in record.images] == ["sign.png"]

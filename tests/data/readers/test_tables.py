@@ -1,12 +1,16 @@
 """Parquet files, saved folders and datasets of the hub are read into records."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from monkeylib.data.mixture import load_mixture
+from monkeylib.data.readers import open_dataset, tables
 from monkeylib.data.records import BadRecord
+from monkeylib.data.schema import DatasetEntry
 from tests.support import record_files as files
 
 
@@ -310,3 +314,59 @@ def test_base64_in_place_of_a_path_is_named(folder):
     ) as error:
         files.read(folder, None, "rows.parquet")[0]
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("Image,question,answer", "image: Image"),
+        ("image_path,question,answer", "image: image_path"),
+        ("file_name,Question,Answer", "image: file_name, question: Question, answer: Answer"),
+    ],
+)
+def test_column_of_images_of_another_name_is_refused_and_read_as_the_message_says(header, columns, folder):
+    (folder / "rows.csv").write_text(f"{header}\na.png,what?,x\n")
+    with pytest.raises(ValueError, match="has no column image") as error:
+        files.read(folder, None, "rows.csv")
+
+    # What the message suggests is a mixture that reads it.
+    (example,) = re.findall(r"`(sets: .*)`", str(error.value))
+    assert f"columns: {{{columns}}}" in example
+    (folder / "mix.yaml").write_text(example)
+    (record,) = load_mixture(folder / "mix.yaml").datasets[0]
+    assert record.images == (folder / "a.png",) and record.questions == ("what?",)
+
+
+def test_column_of_images_that_a_mixture_names_must_be_there(folder):
+    (folder / "rows.csv").write_text("scan,question,answer\na,what?,x\n")
+    entry = DatasetEntry(name="pets", path="rows.csv", columns={"image": "pages"})
+    with pytest.raises(ValueError, match=r"has no column pages.*columns: \{image: NAME\}"):
+        open_dataset(entry, folder)
+
+
+@pytest.mark.parametrize("name", ["image", "images"])
+def test_images_of_a_cell_are_a_path_or_the_text_of_a_list(name, folder):
+    cells = ["a.png", '"[""a.png"", ""b.png""]"', "\"['a.png']\"", ""]
+    rows = "".join(f"{cell},what?,x\n" for cell in cells)
+    (folder / "rows.csv").write_text(f"{name},question,answer\n{rows}")
+    names = [[image.name for image in record.images] for record in files.read(folder, None, "rows.csv")]
+    assert names == [["a.png"], ["a.png", "b.png"], ["a.png"], []]
+
+
+@pytest.mark.parametrize("size", [3 * 2**20, 20 * 2**20])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_rows_of_a_csv_file_may_hold_images_and_books(folder, size, encoding):
+    image = f"data:image/png;base64,{'A' * size}"
+    book = "a line\n" * (size // 7)
+    rows = f'a.png,what?,x\n"{image}",who?,y\na.png,what?,"{book}"\n'
+    (folder / "rows.csv").write_bytes(f"image,question,answer\n{rows}".encode(encoding))
+    first, second, third = files.read(folder, None, "rows.csv")
+    assert first.images == (folder / "a.png",) and second.images == (image,)
+    assert third.answers == (book,)
+
+
+def test_row_that_no_block_can_hold_is_named(folder, monkeypatch):
+    monkeypatch.setattr(tables, "_MAX_CSV_BLOCK", tables._CSV_BLOCK)
+    (folder / "rows.csv").write_text(f"image,question,answer\na.png,what?,{'x' * 2**21}\n")
+    with pytest.raises(ValueError, match=r"rows\.csv has a row of more than 1 MiB.*name images by"):
+        files.read(folder, None, "rows.csv")
