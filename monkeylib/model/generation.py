@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     GenerationMixin,
     PreTrainedModel,
@@ -337,28 +338,19 @@ def _seeded(seed: int | None, settings: dict[str, Any]) -> Iterator[list[Stoppin
 
 
 class _SeededDraws(StoppingCriteria):
-    """Gives torch's generator the state of these samples while a token is drawn; it never ends a row.
+    """Has torch draw the tokens of these samples from a generator of their own; it never ends a row.
 
-    Torch has one generator for all threads of a device. It has its own state again before anything else is
-    computed, so what other threads draw and what these samples are do not depend on each other.
+    The generator is this thread's alone, and torch's own is not touched, so what other threads draw and what
+    these samples are do not depend on each other.
     """
 
-    _lock = threading.RLock()  # one thread draws at a time
-
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._device = torch.device("cpu")
-        self._state: Tensor | None = None
-        self._others: Tensor | None = None  # state of the generator meanwhile put aside; None in between
+        self._draws = _OwnGenerator(seed)
+        self._open = contextlib.ExitStack()
 
     def begin(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Begin to draw a token of each row, and return the scores `[B, vocabulary]` as they are."""
-        self._lock.acquire()
-        self._device = scores.device
-        self._others = _random_state(self._device)
-        if self._state is None:
-            self._state = torch.Generator(self._device).manual_seed(self._seed).get_state()
-        _set_random_state(self._device, self._state)
+        self._open.enter_context(self._draws)
         return scores
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
@@ -366,27 +358,31 @@ class _SeededDraws(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     def end(self) -> None:
-        """Note the state behind the token, and give the generator its own."""
-        if self._others is not None:
-            self._state = _random_state(self._device)
-            _set_random_state(self._device, self._others)
-            self._others = None
-            self._lock.release()
+        """Leave the draws that follow to torch's own generator."""
+        self._open.close()
 
 
-def _random_state(device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state() if device.type == "cpu" else getattr(torch, device.type).get_rng_state()
+class _OwnGenerator(TorchFunctionMode):
+    """Within its block, `torch.multinomial` draws from a generator that begins at a seed.
 
+    It is for transformers, whose sampling takes no generator. As any mode of torch, it holds in the thread
+    that enters it.
+    """
 
-def _set_random_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    elif device.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        getattr(torch, device.type).set_rng_state(state)
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: Any = None
+    ) -> Any:
+        options = options or {}
+        if function is torch.multinomial:
+            if self._generator is None:
+                self._generator = torch.Generator(arguments[0].device).manual_seed(self._seed)
+            options = {**options, "generator": self._generator}
+        return function(*arguments, **options)
 
 
 # --- the context

@@ -1,6 +1,7 @@
 """Answers: log-probabilities against a forward pass, why they end, scores and seeds."""
 
 import json
+import threading
 from itertools import chain, product
 
 import pytest
@@ -235,6 +236,34 @@ def test_samples_of_a_seed_are_the_same_beside_others_that_are_drawn(monkey, que
     finally:
         hook.remove()
     assert not torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("way", [{}, {"num_beams": 2}])
+def test_samples_of_a_seed_are_the_same_while_another_thread_draws(monkey, questions, way):
+    def sample() -> tuple[int, ...]:
+        return monkey.answer(*questions[0], seed=7, **SAMPLING, **way).token_ids
+
+    alone = sample()
+    has_ended = threading.Event()
+
+    def draw() -> None:
+        while not has_ended.is_set():
+            torch.rand(8)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        assert [sample() for _ in range(10)] == [alone] * 10
+    finally:
+        has_ended.set()
+        other.join()
+
+
+def test_samples_of_a_seed_are_those_of_torchs_generator_with_this_seed(monkey, questions):
+    answer = monkey.answer(*questions[0], seed=7, **SAMPLING)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        assert monkey.answer(*questions[0], **SAMPLING).token_ids == answer.token_ids
 
 
 def test_generator_is_free_again_where_sampling_fails(monkey, questions):
