@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import (
     GenerationMixin,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -172,6 +175,9 @@ def decode(
     seed = settings.pop("seed", None)
     stop_strings = list_stop_strings(settings.pop("stop_strings", None))
 
+    if not getattr(model.config, "is_encoder_decoder", False):
+        settings |= _penalise_text_alone(model, settings, inputs["attention_mask"])
+
     stops = _StopStrings(tokenizer, stop_strings, _prompt_length(model, inputs))
     with _seeded(seed, settings) as draws:
         if _setting(model, settings, "num_beams") > 1:
@@ -308,6 +314,74 @@ def _join_samples(samples: list[Answer]) -> Answer:
     if len(samples) == 1:
         return samples[0]
     return dataclasses.replace(samples[0], samples=tuple(samples))
+
+
+# --- penalties for what the text holds already
+
+
+def _penalise_text_alone(model: Any, settings: Mapping[str, Any], attention_mask: Tensor) -> dict[str, Any]:
+    """Return settings by which tokens are penalised for their text alone, not for the padding around it.
+
+    Args:
+        model: its own configuration counts where the settings leave a penalty open.
+        settings: of `generate`.
+        attention_mask: of the prompts, `[B, T]`.
+    """
+    penalty, ngram_size = (
+        getattr(model.generation_config, name, None) if settings.get(name) is None else settings[name]
+        for name in ("repetition_penalty", "no_repeat_ngram_size")
+    )
+    processors: list[LogitsProcessor] = []
+    if penalty not in (None, 1):
+        processors.append(RepetitionPenaltyLogitsProcessor(float(penalty)))
+    if ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(ngram_size))
+    if not processors:
+        return {}
+
+    return {
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "logits_processor": [
+            *(_OfTextAlone(processor, attention_mask) for processor in processors),
+            *settings.get("logits_processor", ()),
+        ],
+    }
+
+
+class _OfTextAlone(LogitsProcessor):
+    """Has a processor of scores see each text as if it were alone in its batch.
+
+    Padding stands in front of a prompt, or in the middle, between an image that all questions share and the
+    question; its id is that of a token which may come in a text.
+    """
+
+    def __init__(self, processor: LogitsProcessor, attention_mask: Tensor) -> None:
+        """Keep where the prompts are padded.
+
+        Args:
+            processor: sees the texts.
+            attention_mask: of the prompts, `[B, T]`.
+        """
+        self.processor = processor
+        # Where each position of a prompt comes from when its padding stands in front: [B, T].
+        self.sources = attention_mask.bool().int().argsort(dim=1, stable=True)
+        self.is_padding = ~attention_mask.bool().gather(1, self.sources)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores `[S, vocabulary]` of `S` sequences `[S, T]`, those of one prompt side by side."""
+        copies = len(input_ids) // len(self.sources)
+        sources = self.sources.repeat_interleave(copies, dim=0).to(input_ids.device)
+        is_padding = self.is_padding.repeat_interleave(copies, dim=0).to(input_ids.device)
+
+        # Padding gets the id of a token that the vocabulary has not, with a score of its own.
+        length, vocabulary = sources.shape[1], scores.shape[1]
+        prompts = input_ids[:, :length].gather(1, sources).masked_fill(is_padding, vocabulary)
+        texts = torch.cat([prompts, input_ids[:, length:]], dim=1)
+        processed = self.processor(texts, nn.functional.pad(scores, (0, 1)))[:, :vocabulary]
+
+        # The only token that other options leave may come again.
+        return processed.where(processed.isfinite().any(dim=1, keepdim=True), scores)
 
 
 # --- samples of a seed

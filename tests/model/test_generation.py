@@ -80,6 +80,59 @@ def test_batch_gives_the_answers_of_single_questions(monkey, questions, way):
             assert one == other
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"repetition_penalty": 2.0, "no_repeat_ngram_size": 1, "num_beams": 3, "num_return_sequences": 2},
+    ],
+)
+@pytest.mark.parametrize("shares_image", [False, True])
+def test_padding_of_a_batch_is_not_penalised(monkey, questions, options, shares_image):
+    """The shortest prompts have the most padding, here with the token that they are answered with."""
+    if shares_image:
+        questions = [(questions[0][0], question) for _, question in questions]
+    pairs = [(image, question) for image, question in questions for question in (question, "?")]
+    alone = [monkey.answer(*pair, max_new_tokens=8, **options) for pair in pairs]
+
+    for token_id in {answer.token_ids[0] for answer in alone}:
+        tokenizer = monkey.processor.tokenizer
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(token_id)
+        together = monkey.answer_batch(pairs, max_new_tokens=8, **options)
+        for answer, expected in zip(together, alone, strict=True):
+            assert [sample.token_ids for sample in (answer, *answer.samples)] == [
+                sample.token_ids for sample in (expected, *expected.samples)
+            ]
+
+
+def test_penalties_are_those_of_transformers(monkey, questions):
+    image, question = questions[0]
+    options = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "max_new_tokens": 8}
+    inputs = monkey.prepare([image], [question], "vqa")
+    end_id = monkey.processor.tokenizer.eos_token_id
+    output = monkey.model.generate(
+        **inputs, **options, do_sample=False, eos_token_id=end_id, pad_token_id=end_id
+    )
+    expected = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
+    assert monkey.answer(image, question, **options).token_ids == expected
+
+    # What the model's own configuration says.
+    monkey.model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
+    assert monkey.answer(image, question, max_new_tokens=8).token_ids == expected
+    free = monkey.answer(image, question, max_new_tokens=8, repetition_penalty=1, no_repeat_ngram_size=0)
+    assert free.token_ids != expected
+
+
+def test_end_of_text_that_is_forced_may_come_again(monkey, questions):
+    token_id = monkey.prepare(*map(list, zip(questions[0], strict=True)))["input_ids"][0, 0].item()
+    answer = monkey.answer(
+        *questions[0], max_new_tokens=3, no_repeat_ngram_size=1, forced_eos_token_id=token_id
+    )
+    assert answer.token_ids[-1] == token_id
+
+
 def test_beams_are_ordered_by_their_log_probability(monkey, questions):
     answer = monkey.answer(*questions[0], max_new_tokens=6, num_beams=4, num_return_sequences=4)
     scores = [sample.log_probability / sample.tokens for sample in answer.samples]
