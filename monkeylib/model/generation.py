@@ -467,6 +467,18 @@ def context_length(model: nn.Module) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
+class ContextError(ValueError):
+    """A prompt that does not fit into the model's context together with its answer.
+
+    Attributes:
+        room: tokens that the answer may have at most; 0 or fewer where the prompt alone does not fit.
+    """
+
+    def __init__(self, sentence: str, room: int) -> None:
+        super().__init__(sentence)
+        self.room = room
+
+
 def check_context(
     model: nn.Module, prompt_tokens: Sequence[int], visual_tokens: Sequence[int], max_new_tokens: int = 0
 ) -> None:
@@ -479,7 +491,7 @@ def check_context(
         max_new_tokens: maximum length of an answer.
 
     Raises:
-        ValueError: the longest prompt does not fit.
+        ContextError: the longest prompt does not fit.
     """
     context = context_length(model)
     if context is None or not prompt_tokens or max(prompt_tokens) + max_new_tokens <= context:
@@ -495,7 +507,7 @@ def check_context(
     advice = "shorten the question or the conversation, or take fewer tiles"
     if tokens < context:
         advice += f", or set max_new_tokens to {context - tokens} at most"
-    raise ValueError(f"{sentence}but the model takes {context}: {advice}")
+    raise ContextError(f"{sentence}but the model takes {context}: {advice}", context - tokens)
 
 
 def count_visual_tokens(model: Any, input_ids: Tensor) -> list[int]:
