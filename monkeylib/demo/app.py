@@ -42,6 +42,9 @@ from monkeylib.serving.http import new_app, read_json, send_events
 from monkeylib.serving.limits import Limits, RequestError
 from monkeylib.serving.worker import Worker
 
+# Of the largest size, that a request has room for: data URLs are a third larger, and an image may come again.
+IMAGES_OF_A_REQUEST = 3
+
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"style.css": "text/css", "script.js": "text/javascript"}
 # Nothing from elsewhere; images are data URLs.
@@ -107,7 +110,7 @@ class Demo:
             "samples": list(self.samples),
             "questions": questions,
             "experts": self.experts,
-            "max_bytes": self.limits.max_bytes,
+            "max_bytes": self.limits.max_bytes // IMAGES_OF_A_REQUEST,
         }
 
     def tiles(self, image: str, grid: str) -> dict[str, Any]:

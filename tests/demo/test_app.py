@@ -87,6 +87,8 @@ def test_start_lists_the_choices(address):
     start = json.loads(send(address, "/api/start")[2])
     assert start["titles"] == [BASE, "one view", "tiles, no LoRA", "tiles, LoRA per tile"]
     assert (start["model"], start["grid"]) == ("tiny", "2x2")
+    # Of an image; a request holds it as text, and more than once.
+    assert start["max_bytes"] == Limits().max_bytes // 3
     assert set(start["answer_grids"]) <= set(start["grids"]) and "2x2" in start["answer_grids"]
     truths = {question["question"]: question["ground_truth"] for question in start["questions"]}
     assert truths["how much is the juice?"] == "1.75"

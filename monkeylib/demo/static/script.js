@@ -109,8 +109,7 @@ function useImage(url, name = "") {
 
 async function useFile(file) {
   if (!file) return;
-  // In base64, four characters are three bytes.
-  if (file.size * 4 / 3 > 0.95 * state.start.max_bytes) {
+  if (file.size > state.start.max_bytes) {
     return report(new Error(`${file.name} is too large for this demo: take a smaller image`));
   }
   report(null);
