@@ -49,8 +49,8 @@ def demo(
         ) from error
     from monkeylib.serving.limits import Limits
 
-    # An image is a third larger as a data URL, and may come more than once in a conversation.
-    limits = Limits(max_bytes=3 * max_megabytes * 2**20, max_seconds=max_seconds, max_waiting=max_waiting)
+    max_bytes = app.IMAGES_OF_A_REQUEST * max_megabytes * 2**20
+    limits = Limits(max_bytes=max_bytes, max_seconds=max_seconds, max_waiting=max_waiting)
     http.require_free(host, port)
     folder = options.find_model(model) if model else options.default_checkpoint()
     load = partial(options.load_checkpoint, device=device, dtype=dtype, bits=bits, exact=exact)

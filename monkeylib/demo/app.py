@@ -28,17 +28,22 @@ from monkeylib.explore.answers import SideBySide
 from monkeylib.explore.caption_stages import available_experts, filter_of, move_thresholds
 from monkeylib.explore.drawing import draw_grid, draw_views, grid_choices
 from monkeylib.explore.samples import sample_questions
-from monkeylib.explore.tiles import tile_image
+from monkeylib.explore.tiles import accepted_grids, displayed_grids, tile_image
+from monkeylib.explore.variants import variants_of
 from monkeylib.explore.widgets.attention import AttentionExplorer
 from monkeylib.explore.widgets.captions import CaptionsExplorer, caption_rows
 from monkeylib.html_pages import data_uri
 from monkeylib.images import open_image
 from monkeylib.monkey import Monkey
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.serving.app import add_chat_api
 from monkeylib.serving.engine import Engine
 from monkeylib.serving.http import new_app, read_json, send_events
 from monkeylib.serving.limits import Limits, RequestError
 from monkeylib.serving.worker import Worker
+
+# Of the largest size, that a request has room for: data URLs are a third larger, and an image may come again.
+IMAGES_OF_A_REQUEST = 3
 
 _STATIC = Path(__file__).parent / "static"
 _FILES = {"style.css": "text/css", "script.js": "text/javascript"}
@@ -49,7 +54,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _MAX_TILES = 9  # of the grids to choose from
-_SQUARE = (1000, 1000)  # pixels: an image of no shape in particular
+_SIZES = ((1000, 1000), (4000, 1000), (1000, 4000))  # pixels: images of several shapes
 _SIDE = 440  # pixels of the images on the page
 _SHOWN_TOKENS = 32  # of an answer whose attention is drawn
 _CAPTIONED = 4  # images whose experts' results stay
@@ -75,7 +80,10 @@ class Demo:
         self.side_by_side = SideBySide(monkey, base)
         self.questions = sample_questions()
         self.samples = {question.image.name: question.image for question in self.questions}
-        self.grids = grid_choices(_MAX_TILES)
+        self.grids = displayed_grids(monkey, grid_choices(_MAX_TILES))
+        # The model's own grid, which may be one for each shape.
+        own_grids = {str(monkey.select_grid(size)) for size in _SIZES}
+        self.own_grid = own_grids.pop() if len(own_grids) == 1 else "auto"
         self.experts = available_experts()
         self._captions: OrderedDict[tuple[str, ...], CaptionsExplorer] = OrderedDict()
 
@@ -90,30 +98,20 @@ class Demo:
             }
             for question in self.questions
         ]
-        config = self.monkey.model.config
-        has_tiles = bool(config.grids) or config.max_tiles is not None
+        has_tiles = any(variant.has_tiles for variant in variants_of(self.monkey))
+        answer_grids = [self.own_grid, *accepted_grids(self.monkey, self.grids)] if has_tiles else []
         return {
             "model": self.name,
             "titles": list(self.side_by_side.models),
-            "grid": str(self.monkey.select_grid(_SQUARE)),
+            "grid": self.own_grid,
             "grids": self.grids,
-            "answer_grids": self._answer_grids() if has_tiles else [],
+            "answer_grids": answer_grids,
+            "has_attention": not isinstance(self.monkey, RaisedMonkey),
             "samples": list(self.samples),
             "questions": questions,
             "experts": self.experts,
-            "max_bytes": self.limits.max_bytes,
+            "max_bytes": self.limits.max_bytes // IMAGES_OF_A_REQUEST,
         }
-
-    def _answer_grids(self) -> list[str]:
-        """Return the grids that the model answers with."""
-        accepted = []
-        for grid in self.grids:
-            try:
-                self.monkey.with_grid(grid)
-            except ValueError:
-                continue
-            accepted.append(grid)
-        return accepted
 
     def tiles(self, image: str, grid: str) -> dict[str, Any]:
         """Return an image with its grid, its views, and what they cost."""
@@ -126,7 +124,7 @@ class Demo:
 
     def _check_grid(self, grid: str) -> str | None:
         """Return a grid of the choices; None for the model's own, also where that is named."""
-        if not grid or grid == str(self.monkey.select_grid(_SQUARE)):
+        if not grid or grid == self.own_grid:
             return None
         return choose("grid", grid, self.grids)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import BatchFeature, GenerationMixin
+from transformers.utils import ModelOutput
 
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
@@ -107,11 +108,25 @@ def can_share(model: Any) -> bool:
     return base.generate is GenerationMixin.generate and model._supports_mm_encoder_outputs()
 
 
-def join_encodings(outputs: Sequence[Any]) -> Any:
-    """Return the encodings of several images as that of all of them, one after the other."""
+def join_encodings(outputs: Sequence[ModelOutput]) -> ModelOutput:
+    """Return the encodings of several images as that of all of them, one after the other.
+
+    Beside the features (`pooler_output`), it holds what is the same for every image, such as Ovis2's
+    embeddings of the tokens around one.
+    """
     features = [output.pooler_output for output in outputs]
     if isinstance(features[0], torch.Tensor):
-        joined: Any = torch.cat(features)
+        joined_features: Any = torch.cat(features)
     else:
-        joined = [view for of_image in features for view in of_image]
-    return type(outputs[0])(pooler_output=joined)
+        joined_features = [view for of_image in features for view in of_image]
+
+    first, *others = outputs
+    shared = {
+        name: value
+        for name, value in first.items()
+        if isinstance(value, torch.Tensor) and all(torch.equal(value, other[name]) for other in others)
+    }
+    joined = type(first)(**shared)
+    # Not every class has a field of this name; transformers' own models set it, too.
+    joined.pooler_output = joined_features
+    return joined

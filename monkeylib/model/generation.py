@@ -17,9 +17,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import (
     GenerationMixin,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
@@ -171,6 +175,9 @@ def decode(
     seed = settings.pop("seed", None)
     stop_strings = list_stop_strings(settings.pop("stop_strings", None))
 
+    if not getattr(model.config, "is_encoder_decoder", False):
+        settings |= _penalise_text_alone(model, settings, inputs["attention_mask"])
+
     stops = _StopStrings(tokenizer, stop_strings, _prompt_length(model, inputs))
     with _seeded(seed, settings) as draws:
         if _setting(model, settings, "num_beams") > 1:
@@ -309,6 +316,74 @@ def _join_samples(samples: list[Answer]) -> Answer:
     return dataclasses.replace(samples[0], samples=tuple(samples))
 
 
+# --- penalties for what the text holds already
+
+
+def _penalise_text_alone(model: Any, settings: Mapping[str, Any], attention_mask: Tensor) -> dict[str, Any]:
+    """Return settings by which tokens are penalised for their text alone, not for the padding around it.
+
+    Args:
+        model: its own configuration counts where the settings leave a penalty open.
+        settings: of `generate`.
+        attention_mask: of the prompts, `[B, T]`.
+    """
+    penalty, ngram_size = (
+        getattr(model.generation_config, name, None) if settings.get(name) is None else settings[name]
+        for name in ("repetition_penalty", "no_repeat_ngram_size")
+    )
+    processors: list[LogitsProcessor] = []
+    if penalty not in (None, 1):
+        processors.append(RepetitionPenaltyLogitsProcessor(float(penalty)))
+    if ngram_size:
+        processors.append(NoRepeatNGramLogitsProcessor(ngram_size))
+    if not processors:
+        return {}
+
+    return {
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "logits_processor": [
+            *(_OfTextAlone(processor, attention_mask) for processor in processors),
+            *settings.get("logits_processor", ()),
+        ],
+    }
+
+
+class _OfTextAlone(LogitsProcessor):
+    """Has a processor of scores see each text as if it were alone in its batch.
+
+    Padding stands in front of a prompt, or in the middle, between an image that all questions share and the
+    question; its id is that of a token which may come in a text.
+    """
+
+    def __init__(self, processor: LogitsProcessor, attention_mask: Tensor) -> None:
+        """Keep where the prompts are padded.
+
+        Args:
+            processor: sees the texts.
+            attention_mask: of the prompts, `[B, T]`.
+        """
+        self.processor = processor
+        # Where each position of a prompt comes from when its padding stands in front: [B, T].
+        self.sources = attention_mask.bool().int().argsort(dim=1, stable=True)
+        self.is_padding = ~attention_mask.bool().gather(1, self.sources)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores `[S, vocabulary]` of `S` sequences `[S, T]`, those of one prompt side by side."""
+        copies = len(input_ids) // len(self.sources)
+        sources = self.sources.repeat_interleave(copies, dim=0).to(input_ids.device)
+        is_padding = self.is_padding.repeat_interleave(copies, dim=0).to(input_ids.device)
+
+        # Padding gets the id of a token that the vocabulary has not, with a score of its own.
+        length, vocabulary = sources.shape[1], scores.shape[1]
+        prompts = input_ids[:, :length].gather(1, sources).masked_fill(is_padding, vocabulary)
+        texts = torch.cat([prompts, input_ids[:, length:]], dim=1)
+        processed = self.processor(texts, nn.functional.pad(scores, (0, 1)))[:, :vocabulary]
+
+        # The only token that other options leave may come again.
+        return processed.where(processed.isfinite().any(dim=1, keepdim=True), scores)
+
+
 # --- samples of a seed
 
 
@@ -337,28 +412,19 @@ def _seeded(seed: int | None, settings: dict[str, Any]) -> Iterator[list[Stoppin
 
 
 class _SeededDraws(StoppingCriteria):
-    """Gives torch's generator the state of these samples while a token is drawn; it never ends a row.
+    """Has torch draw the tokens of these samples from a generator of their own; it never ends a row.
 
-    Torch has one generator for all threads of a device. It has its own state again before anything else is
-    computed, so what other threads draw and what these samples are do not depend on each other.
+    The generator is this thread's alone, and torch's own is not touched, so what other threads draw and what
+    these samples are do not depend on each other.
     """
 
-    _lock = threading.RLock()  # one thread draws at a time
-
     def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._device = torch.device("cpu")
-        self._state: Tensor | None = None
-        self._others: Tensor | None = None  # state of the generator meanwhile put aside; None in between
+        self._draws = _OwnGenerator(seed)
+        self._open = contextlib.ExitStack()
 
     def begin(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Begin to draw a token of each row, and return the scores `[B, vocabulary]` as they are."""
-        self._lock.acquire()
-        self._device = scores.device
-        self._others = _random_state(self._device)
-        if self._state is None:
-            self._state = torch.Generator(self._device).manual_seed(self._seed).get_state()
-        _set_random_state(self._device, self._state)
+        self._open.enter_context(self._draws)
         return scores
 
     def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
@@ -366,27 +432,31 @@ class _SeededDraws(StoppingCriteria):
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
     def end(self) -> None:
-        """Note the state behind the token, and give the generator its own."""
-        if self._others is not None:
-            self._state = _random_state(self._device)
-            _set_random_state(self._device, self._others)
-            self._others = None
-            self._lock.release()
+        """Leave the draws that follow to torch's own generator."""
+        self._open.close()
 
 
-def _random_state(device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state() if device.type == "cpu" else getattr(torch, device.type).get_rng_state()
+class _OwnGenerator(TorchFunctionMode):
+    """Within its block, `torch.multinomial` draws from a generator that begins at a seed.
 
+    It is for transformers, whose sampling takes no generator. As any mode of torch, it holds in the thread
+    that enters it.
+    """
 
-def _set_random_state(device: torch.device, state: Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    elif device.type == "cpu":
-        torch.set_rng_state(state)
-    else:
-        getattr(torch, device.type).set_rng_state(state)
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+        self._generator: torch.Generator | None = None
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: Any = None
+    ) -> Any:
+        options = options or {}
+        if function is torch.multinomial:
+            if self._generator is None:
+                self._generator = torch.Generator(arguments[0].device).manual_seed(self._seed)
+            options = {**options, "generator": self._generator}
+        return function(*arguments, **options)
 
 
 # --- the context
@@ -395,6 +465,18 @@ def _set_random_state(device: torch.device, state: Tensor) -> None:
 def context_length(model: nn.Module) -> int | None:
     """Return the most tokens that a model takes, None if its configuration does not say."""
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+class ContextError(ValueError):
+    """A prompt that does not fit into the model's context together with its answer.
+
+    Attributes:
+        room: tokens that the answer may have at most; 0 or fewer where the prompt alone does not fit.
+    """
+
+    def __init__(self, sentence: str, room: int) -> None:
+        super().__init__(sentence)
+        self.room = room
 
 
 def check_context(
@@ -409,7 +491,7 @@ def check_context(
         max_new_tokens: maximum length of an answer.
 
     Raises:
-        ValueError: the longest prompt does not fit.
+        ContextError: the longest prompt does not fit.
     """
     context = context_length(model)
     if context is None or not prompt_tokens or max(prompt_tokens) + max_new_tokens <= context:
@@ -425,7 +507,7 @@ def check_context(
     advice = "shorten the question or the conversation, or take fewer tiles"
     if tokens < context:
         advice += f", or set max_new_tokens to {context - tokens} at most"
-    raise ValueError(f"{sentence}but the model takes {context}: {advice}")
+    raise ContextError(f"{sentence}but the model takes {context}: {advice}", context - tokens)
 
 
 def count_visual_tokens(model: Any, input_ids: Tensor) -> list[int]:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Event, Thread
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import TextIteratorStreamer
 
 from monkeylib.model.generation import Answer, check_context, count_visual_tokens, cut_at_stop_string, decode
 from monkeylib.model.generation_options import check_options, list_stop_strings
+
+# The threads that generate, and what ends each of them.
+_interruptions: WeakKeyDictionary[Thread, Event] = WeakKeyDictionary()
+
+
+@atexit.register
+def _end_threads() -> None:
+    """End all generation, after the token at hand: a thread in the middle of one makes Python abort."""
+    remaining = list(_interruptions.items())
+    for _, interruption in remaining:
+        interruption.set()
+    for thread, _ in remaining:
+        thread.join()
 
 
 class AnswerStream(Iterator[str]):
@@ -22,7 +37,8 @@ class AnswerStream(Iterator[str]):
         stream.answer.ended_by
 
     The parts together are the answer's text, with the white space around it. Leaving the `with` block ends
-    generation, also early or by an error or Ctrl-C, and no thread remains. Without the block, `close` does.
+    generation, also early or by an error or Ctrl-C, and no thread remains. Without the block, `close` does,
+    or the end of Python.
     """
 
     def __init__(
@@ -88,6 +104,7 @@ class AnswerStream(Iterator[str]):
 
     def _next_part(self) -> str:
         if self._thread.ident is None and not self._is_complete:
+            _interruptions[self._thread] = self._interruption
             self._thread.start()
 
         while not self._is_complete:
@@ -133,7 +150,7 @@ class AnswerStream(Iterator[str]):
         self.close()
 
     def __del__(self) -> None:
-        # Its thread ends soon. Waiting here could wait forever: Python may be about to end.
+        # Its thread ends soon; here nobody waits for it.
         self._interruption.set()
 
 

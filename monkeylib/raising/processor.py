@@ -265,8 +265,9 @@ class RepeatRoute(RaisedProcessor):
         for name, values in features.items():
             if name.startswith("qformer_"):
                 # InstructBLIP reads the question once for each view.
+                rows_of_text = _put_text_first(values, features["qformer_attention_mask"])
                 data[name] = [
-                    row for row, count in zip(values, view_counts, strict=True) for _ in range(count)
+                    row for row, count in zip(rows_of_text, view_counts, strict=True) for _ in range(count)
                 ]
             elif np.ndim(values[0]) == 1 and [len(row) for row in values] == lengths:
                 data[name] = [
@@ -329,6 +330,14 @@ class RepeatRoute(RaisedProcessor):
 def _pad_row(row: list[int], length: int, value: int, side: str) -> list[int]:
     padding = [value] * (length - len(row))
     return padding + row if side == "left" else row + padding
+
+
+def _put_text_first(rows: Sequence[Sequence[int]], masks: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return rows with padding behind the text: a Q-Former counts positions from the beginning."""
+    return [
+        [row[position] for position in sorted(range(len(row)), key=lambda n, mask=mask: not mask[n])]
+        for row, mask in zip(rows, masks, strict=True)
+    ]
 
 
 def _flatten(images: Any) -> Iterator[Any]:

@@ -26,8 +26,7 @@ from monkeylib.tiling import AutoGrid, Grid, parse_grid
 
 # Fields of OpenAI's that say nothing about the answer.
 _WITHOUT_EFFECT = frozenset(
-    "user store metadata service_tier safety_identifier prompt_cache_key parallel_tool_calls verbosity "
-    "reasoning_effort tool_choice function_call modalities".split()
+    "user store metadata service_tier safety_identifier prompt_cache_key parallel_tool_calls".split()
 )
 # Fields that Monkey cannot follow, and the values by which a client asks for nothing.
 _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
@@ -39,7 +38,12 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "tools": ([],),
+    "tool_choice": ("none", "auto"),
     "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "reasoning_effort": ("none",),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
@@ -57,6 +61,7 @@ class ChatRequest:
     Attributes:
         messages: the conversation, its images not opened yet.
         max_new_tokens: maximum length of the answer.
+        length_field: name of the field that says so; empty where the client leaves it to the server.
         prompt: name of the prompt around the user's texts; None for the model's own.
         grid: another grid of tiles than the model's.
         streams: whether the answer is sent part by part.
@@ -66,6 +71,7 @@ class ChatRequest:
 
     messages: tuple[Message, ...]
     max_new_tokens: int
+    length_field: str = ""
     prompt: str | None = None
     grid: Grid | AutoGrid | None = None
     streams: bool = False
@@ -100,15 +106,16 @@ def read_request(body: Any, model: str, limits: Limits, allow_address: bool = Fa
 
     streams = _flag(fields, "stream")
     stream_options = fields.get("stream_options", {})
-    if not isinstance(stream_options, dict):
-        raise _misfit("stream_options", stream_options, "an object")
+    if not isinstance(stream_options, dict) or stream_options.keys() - {"include_usage"}:
+        raise _misfit("stream_options", stream_options, "an object with include_usage")
 
     messages = read_conversation(fields.get("messages"))
-    max_new_tokens = _read_length(fields, limits)
+    max_new_tokens, length_field = _read_length(fields, limits)
     options = _read_options(fields, max_new_tokens)
     request = ChatRequest(
         messages=messages,
         max_new_tokens=max_new_tokens,
+        length_field=length_field,
         prompt=_read_prompt(fields.get("prompt")),
         grid=_read_grid(fields.get("grid")),
         streams=streams,
@@ -191,12 +198,13 @@ def check_images(images: Sequence[Any], limits: Limits, allow_address: bool = Fa
         )
 
 
-def _read_length(fields: Mapping[str, Any], limits: Limits) -> int:
-    name = "max_completion_tokens" if "max_completion_tokens" in fields else "max_tokens"
-    length = fields.get(name, limits.max_new_tokens)
+def _read_length(fields: Mapping[str, Any], limits: Limits) -> tuple[int, str]:
+    """Return the maximum length of the answer, and the field that says so."""
+    name = next((name for name in ("max_completion_tokens", "max_tokens") if name in fields), "")
+    length = fields[name] if name else limits.max_new_tokens
     if type(length) is not int or not 1 <= length <= limits.max_new_tokens:
         raise _misfit(name, length, f"a whole number from 1 to {limits.max_new_tokens}")
-    return length
+    return length, name
 
 
 def _read_options(fields: Mapping[str, Any], max_new_tokens: int) -> dict[str, Any]:
@@ -206,7 +214,14 @@ def _read_options(fields: Mapping[str, Any], max_new_tokens: int) -> dict[str, A
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise _misfit(name, value, f"a number from 0 to {most}")
 
-    options: dict[str, Any] = {"stop_strings": fields.get("stop") or None}
+    seed, stop = fields.get("seed", 0), fields.get("stop") or []
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise _misfit("seed", seed, "a whole number from 0 to 2**63 - 1")
+    stop_strings = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stop_strings, list) or not all(isinstance(one, str) and one for one in stop_strings):
+        raise _misfit("stop", stop, "a text that is not empty, or a list of such texts")
+
+    options: dict[str, Any] = {"stop_strings": stop_strings or None}
     # A top_p of 0 leaves the most probable token alone.
     if top_p > 0 and (temperature > 0 or ("temperature" not in fields and top_p < 1)):
         options |= {"do_sample": True, "temperature": float(temperature or 1), "top_p": float(top_p)}
@@ -233,8 +248,10 @@ def _read_prompt(name: Any) -> str | None:
 def _read_grid(text: Any) -> Grid | AutoGrid | None:
     if text is None:
         return None
+    if not isinstance(text, str):
+        raise _misfit("grid", text, 'a text such as "2x3"')
     try:
-        return parse_grid(text if isinstance(text, str) else "")
+        return parse_grid(text)
     except ValueError as error:
         raise RequestError(str(error), parameter="grid") from error
 

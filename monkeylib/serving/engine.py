@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from monkeylib.images import open_image
 from monkeylib.messages import ImagePart, Message
-from monkeylib.model.generation import Answer
+from monkeylib.model.generation import Answer, ContextError
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.raised_monkey import RaisedMonkey
@@ -42,7 +42,7 @@ class Engine:
             RequestError: an image that cannot be read, or a conversation that the model does not take.
         """
         try:
-            stream = self._begin(request)
+            stream = self._begin_within_context(request)
         except ValueError as error:
             raise RequestError(str(error), parameter="messages") from error
 
@@ -51,7 +51,21 @@ class Engine:
             yield from stream
             yield stream.answer
 
-    def _begin(self, request: ChatRequest) -> AnswerStream:
+    def _begin_within_context(self, request: ChatRequest) -> AnswerStream:
+        """Return the stream of an answer that is as long as the context has room for, if no field says more.
+
+        Raises:
+            ValueError: the prompt does not fit, or not with as many tokens as the client requests.
+        """
+        try:
+            return self._begin(request, request.max_new_tokens)
+        except ContextError as error:
+            if request.length_field or error.room < 1:
+                field = request.length_field or "max_tokens"
+                raise ValueError(str(error).replace("max_new_tokens", field)) from error
+            return self._begin(request, error.room)
+
+    def _begin(self, request: ChatRequest, max_new_tokens: int) -> AnswerStream:
         """Open and encode the images of a request, and return the stream of its answer."""
         prompt = request.prompt or self.monkey.default_prompt
         images = request.images
@@ -60,11 +74,11 @@ class Engine:
         if not images or isinstance(self.monkey, RaisedMonkey):
             messages = [self._open_images(message) for message in request.messages]
             return self.monkey.stream_messages(
-                messages, prompt, request.max_new_tokens, request.grid, **request.options
+                messages, prompt, max_new_tokens, request.grid, **request.options
             )
 
         session = self._encoded.session(images, self.monkey.limit_grid(request.grid))
-        return session.stream_messages(request.messages, prompt, request.max_new_tokens, **request.options)
+        return session.stream_messages(request.messages, prompt, max_new_tokens, **request.options)
 
     def _open_images(self, message: Message) -> Message:
         parts = tuple(

@@ -12,7 +12,8 @@ class Limits:
     Attributes:
         max_bytes: size of the body of a request; its images stand in it.
         max_images: images in a conversation.
-        max_new_tokens: length of an answer. Answers have at most as many where a request names no limit.
+        max_new_tokens: length of an answer. Where a request names no limit, an answer has at most as many, or
+            as the model's context has room for.
         max_seconds: from the arrival of a complete request to the end of its answer, its time in the queue
             included. Its body may take as long again to arrive.
         max_waiting: requests that wait while another one is answered.

@@ -10,8 +10,10 @@ from monkeylib import resources
 from monkeylib.demo.app import Demo, build_app
 from monkeylib.explore.answers import BASE
 from monkeylib.images import open_image
+from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.serving.limits import Limits
 from tests.support import random_monkey
+from tests.support.raised_models import raise_base, save_base
 from tests.support.serving import data_url, image_part, running, user
 
 PATH = {"role": "user", "content": [image_part("/etc/passwd"), {"type": "text", "text": "x"}]}
@@ -85,9 +87,46 @@ def test_start_lists_the_choices(address):
     start = json.loads(send(address, "/api/start")[2])
     assert start["titles"] == [BASE, "one view", "tiles, no LoRA", "tiles, LoRA per tile"]
     assert (start["model"], start["grid"]) == ("tiny", "2x2")
+    # Of an image; a request holds it as text, and more than once.
+    assert start["max_bytes"] == Limits().max_bytes // 3
     assert set(start["answer_grids"]) <= set(start["grids"]) and "2x2" in start["answer_grids"]
     truths = {question["question"]: question["ground_truth"] for question in start["questions"]}
     assert truths["how much is the juice?"] == "1.75"
+
+
+@pytest.fixture(scope="module", params=["2x3", "auto:6"])
+def raised_address(request, tmp_path_factory):
+    base = save_base(tmp_path_factory.mktemp("base") / "llava")
+    raised = raise_base(base, request.param)
+    monkey = RaisedMonkey(raised.model, raised.processor)
+    with running(lambda: build_app(Demo(monkey, "raised", Limits()))) as address:
+        yield address, monkey
+
+
+def test_page_of_a_raised_model(raised_address, image):
+    address, monkey = raised_address
+    start = json.loads(send(address, "/api/start")[2])
+    is_automatic = monkey.conversations.views.grids.max_tiles is not None
+    assert start["titles"] == ["one view", "tiles, LoRA per tile"] and not start["has_attention"]
+    assert start["grid"] == ("auto" if is_automatic else "2x3")
+    # What it has adapters for.
+    assert "2x3" in start["grids"] and ("6x1" in start["grids"]) is is_automatic
+    assert set(start["answer_grids"]) == {start["grid"], *start["grids"]}
+
+    for grid in ("", start["grid"], "1x2"):
+        tiles = post(address, "/api/tiles", {"image": data_url(image), "grid": grid})
+        tokens = monkey.prepare([image], ["x"], grid=grid if grid == "1x2" else None)["input_ids"]
+        visual_tokens = int((tokens == monkey.model.config.image_token_id).sum())
+        assert ["visual tokens", str(visual_tokens)] in tiles["rows"]
+    assert "no grid called '3x3'" in post(address, "/api/tiles", {"image": data_url(image), "grid": "3x3"})
+
+    body = {"messages": [user(image, "a")], "grid": "1x2"}
+    events = send(address, "/api/answers", body)[2].decode().split("\n\n")
+    texts = json.loads(events[-3].removeprefix("data: "))["texts"]
+    assert texts["tiles, LoRA per tile"] == monkey.answer(image, "a", grid="1x2", max_new_tokens=128).text
+    assert texts["one view"] == monkey.answer(image, "a", grid=(0, 0), max_new_tokens=128).text
+    body = {"image": data_url(image), "question": "a"}
+    assert "this needs a Monkey, got a raised model" in post(address, "/api/attention", body)
 
 
 def test_tiles(address, image):

@@ -1,8 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
+from monkeylib import profiles
 from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised, can_share, join_encodings
 from monkeylib.evaluation.examples import Example
+from monkeylib.experiments import nano_llava
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import raise_resolution
 from monkeylib.raising.tower import find_tower
@@ -64,14 +69,47 @@ def test_family_that_generates_in_its_own_way_answers_too():
     assert [answer.visual_tokens for answer in answers] == [20, 20]
 
 
-def test_encodings_of_several_images_stand_one_after_the_other():
-    class Output(dict):
-        pooler_output = property(lambda self: self["pooler_output"])
+@pytest.mark.parametrize("family", [*tiny_vlms.FAMILIES, "nano_llava"])
+def test_every_family_gives_the_first_tokens_of_single_questions(family):
+    """Families encode images in classes and fields of their own."""
+    tile_size = None
+    if family == "nano_llava":
+        model, processor = nano_llava.build_base(profiles.load_profile("smoke"))
+    else:
+        model, processor, _, tile_size, _ = tiny_vlms.build(family)
+    raised = raise_resolution(model, processor, rank=2, tile_size=tile_size)
+    monkey = RaisedMonkey(raised.model, raised.processor)
 
+    prompt = monkey.default_prompt
+    questions = [replace(example, prompt=prompt) for example in examples()]
+    answers = EncodingSharingRaised(monkey, max_new_tokens=2)(questions)
+    for answer, example in zip(answers, questions, strict=True):
+        expected = monkey.answer(example.image, example.question, prompt, max_new_tokens=2)
+        assert answer.prompt_tokens == expected.prompt_tokens
+        torch.testing.assert_close(
+            answer.token_log_probabilities[0], expected.token_log_probabilities[0], rtol=1e-3, atol=1e-3
+        )
+
+
+def test_encodings_of_several_images_stand_one_after_the_other():
     tensors = join_encodings(
-        [Output(pooler_output=torch.full((2, 1), 0.0)), Output(pooler_output=torch.ones(1, 1))]
+        [
+            BaseModelOutputWithPooling(pooler_output=torch.full((2, 1), 0.0)),
+            BaseModelOutputWithPooling(pooler_output=torch.ones(1, 1)),
+        ]
     )
     assert tensors.pooler_output.tolist() == [[0], [0], [1]]
-    assert join_encodings(
-        [Output(pooler_output=["a", "b"]), Output(pooler_output=("c",))]
-    ).pooler_output == list("abc")
+    lists = [BaseModelOutputWithPooling(pooler_output=list(features)) for features in ("ab", "c")]
+    assert join_encodings(lists).pooler_output == list("abc")
+
+
+def test_joined_encodings_hold_what_is_the_same_for_every_image():
+    outputs = [
+        BaseModelOutput(last_hidden_state=torch.full((1, 1), float(number)), attentions=torch.ones(1))
+        for number in range(2)
+    ]
+    for output in outputs:
+        output.pooler_output = torch.ones(1, 1)
+    joined = join_encodings(outputs)
+    assert joined.attentions.tolist() == [1] and joined.last_hidden_state is None
+    assert joined.pooler_output.shape == (2, 1)

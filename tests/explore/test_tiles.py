@@ -6,8 +6,13 @@ import torch
 
 from monkeylib import sizing
 from monkeylib.explore.drawing import draw_grid, draw_views, enlarge, grid_choices, overlay_attention
-from monkeylib.explore.tiles import tile_image, to_image
+from monkeylib.explore.tiles import displayed_grids, tile_image, to_image
+from monkeylib.explore.widgets.tiles import TilesExplorer
+from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.raising import raise_resolution
 from monkeylib.tiling import Grid
+from tests.raising.conftest import noise_image
+from tests.support import tiny_vlms
 
 
 def test_tiled_image(tiled_monkey, make_image):
@@ -57,3 +62,26 @@ def test_attention_has_a_darker_colour_where_there_is_more(image):
 
 def test_grid_choices():
     assert grid_choices(3) == ["1x1", "1x2", "2x1", "1x3", "3x1"]
+
+
+@pytest.mark.parametrize("family", tiny_vlms.FAMILIES)
+def test_raised_model_is_displayed_with_the_views_that_it_reads(family):
+    model, processor, _, tile_size, _ = tiny_vlms.build(family)
+    raised = raise_resolution(model, processor, grid="2x3", rank=2, tile_size=tile_size)
+    monkey = RaisedMonkey(raised.model, raised.processor)
+    image = noise_image(0)
+
+    tiled = tile_image(monkey, image)
+    cut, _ = raised.processor.view_settings.cut(image)
+    expected = [torch.from_numpy(np.asarray(tile)).permute(2, 0, 1) / 255 for tile in cut[:-1]]
+    torch.testing.assert_close(tiled.tiles, torch.stack(expected), atol=1e-5, rtol=0)
+    assert tiled.global_view.shape == tiled.tiles.shape[1:] and tiled.grid == Grid(2, 3)
+    assert "operations" not in dict(tiled.rows())
+    assert tiled.visual_tokens == 7 * raised.settings.tokens_per_view
+
+    one_view = tile_image(monkey, image, (0, 0))
+    assert torch.equal(one_view.joined, tiled.global_view)
+    with pytest.raises(ValueError, match="no adapters for the tiles of 3x3"):
+        tile_image(monkey, image, "3x3")
+    assert displayed_grids(monkey, ["1x1", "2x3", "3x3"]) == ["1x1", "2x3"]
+    assert TilesExplorer(monkey, image, "2x3").grids == ["auto", "1x1", "1x2", "2x1", "1x3", "2x2", "2x3"]

@@ -1,6 +1,7 @@
 """Answers: log-probabilities against a forward pass, why they end, scores and seeds."""
 
 import json
+import threading
 from itertools import chain, product
 
 import pytest
@@ -77,6 +78,59 @@ def test_batch_gives_the_answers_of_single_questions(monkey, questions, way):
                 assert one.pop(name) == pytest.approx(other.pop(name), abs=1e-4)
             one.pop("samples"), other.pop("samples")
             assert one == other
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 1},
+        {"no_repeat_ngram_size": 2},
+        {"repetition_penalty": 2.0, "no_repeat_ngram_size": 1, "num_beams": 3, "num_return_sequences": 2},
+    ],
+)
+@pytest.mark.parametrize("shares_image", [False, True])
+def test_padding_of_a_batch_is_not_penalised(monkey, questions, options, shares_image):
+    """The shortest prompts have the most padding, here with the token that they are answered with."""
+    if shares_image:
+        questions = [(questions[0][0], question) for _, question in questions]
+    pairs = [(image, question) for image, question in questions for question in (question, "?")]
+    alone = [monkey.answer(*pair, max_new_tokens=8, **options) for pair in pairs]
+
+    for token_id in {answer.token_ids[0] for answer in alone}:
+        tokenizer = monkey.processor.tokenizer
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(token_id)
+        together = monkey.answer_batch(pairs, max_new_tokens=8, **options)
+        for answer, expected in zip(together, alone, strict=True):
+            assert [sample.token_ids for sample in (answer, *answer.samples)] == [
+                sample.token_ids for sample in (expected, *expected.samples)
+            ]
+
+
+def test_penalties_are_those_of_transformers(monkey, questions):
+    image, question = questions[0]
+    options = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "max_new_tokens": 8}
+    inputs = monkey.prepare([image], [question], "vqa")
+    end_id = monkey.processor.tokenizer.eos_token_id
+    output = monkey.model.generate(
+        **inputs, **options, do_sample=False, eos_token_id=end_id, pad_token_id=end_id
+    )
+    expected = tuple(output[0, inputs["input_ids"].shape[1] :].tolist())
+    assert monkey.answer(image, question, **options).token_ids == expected
+
+    # What the model's own configuration says.
+    monkey.model.generation_config.update(repetition_penalty=1.5, no_repeat_ngram_size=2)
+    assert monkey.answer(image, question, max_new_tokens=8).token_ids == expected
+    free = monkey.answer(image, question, max_new_tokens=8, repetition_penalty=1, no_repeat_ngram_size=0)
+    assert free.token_ids != expected
+
+
+def test_end_of_text_that_is_forced_may_come_again(monkey, questions):
+    token_id = monkey.prepare(*map(list, zip(questions[0], strict=True)))["input_ids"][0, 0].item()
+    answer = monkey.answer(
+        *questions[0], max_new_tokens=3, no_repeat_ngram_size=1, forced_eos_token_id=token_id
+    )
+    assert answer.token_ids[-1] == token_id
 
 
 def test_beams_are_ordered_by_their_log_probability(monkey, questions):
@@ -235,6 +289,34 @@ def test_samples_of_a_seed_are_the_same_beside_others_that_are_drawn(monkey, que
     finally:
         hook.remove()
     assert not torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("way", [{}, {"num_beams": 2}])
+def test_samples_of_a_seed_are_the_same_while_another_thread_draws(monkey, questions, way):
+    def sample() -> tuple[int, ...]:
+        return monkey.answer(*questions[0], seed=7, **SAMPLING, **way).token_ids
+
+    alone = sample()
+    has_ended = threading.Event()
+
+    def draw() -> None:
+        while not has_ended.is_set():
+            torch.rand(8)
+
+    other = threading.Thread(target=draw)
+    other.start()
+    try:
+        assert [sample() for _ in range(10)] == [alone] * 10
+    finally:
+        has_ended.set()
+        other.join()
+
+
+def test_samples_of_a_seed_are_those_of_torchs_generator_with_this_seed(monkey, questions):
+    answer = monkey.answer(*questions[0], seed=7, **SAMPLING)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        assert monkey.answer(*questions[0], **SAMPLING).token_ids == answer.token_ids
 
 
 def test_generator_is_free_again_where_sampling_fails(monkey, questions):

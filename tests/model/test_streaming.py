@@ -1,9 +1,12 @@
 """Streams: their parts, their end, and their thread."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from monkeylib import resources
 from monkeylib.model import streaming
 
 
@@ -82,6 +85,50 @@ def test_stream_that_nobody_reads_any_more_ends(monkey, make_image):
     for thread in stream_threads():
         thread.join(timeout=30)
     assert stream_threads() == []
+
+
+# Programs that end in the middle of a stream; torch aborts a Python that ends while another thread computes.
+MONKEY = """
+from tests.support import random_monkey
+monkey = random_monkey.make_monkey()
+"""
+RAISED = """
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from monkeylib.raised_monkey import RaisedMonkey
+from tests.support.raised_models import raise_base, save_base
+with TemporaryDirectory() as folder:
+    raised = raise_base(save_base(Path(folder) / "base"))
+    monkey = RaisedMonkey(raised.model, raised.processor)
+monkey.model.config.text_config.max_position_embeddings = 2000
+"""
+STREAM = """
+from PIL import Image
+stream = monkey.stream(Image.new("RGB", (32, 32)), "what?", max_new_tokens=1500, min_new_tokens=1500)
+next(stream)
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "ending", "expected"),
+    [
+        (MONKEY, "", 0),
+        (MONKEY, "del stream", 0),
+        (MONKEY, "raise ValueError", 1),
+        (RAISED, "", 0),
+    ],
+    ids=["monkey", "dropped", "error", "raised"],
+)
+def test_python_ends_in_the_middle_of_a_stream(model, ending, expected):
+    process = subprocess.run(
+        [sys.executable, "-c", model + STREAM + ending],
+        cwd=resources.REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == expected, process.stderr
+    assert "terminate" not in process.stderr
 
 
 def test_error_of_the_model_reaches_the_reader_of_a_stream(monkey, make_image):

@@ -128,6 +128,24 @@ def test_image_part_of_other_forms_is_no_way_around(client):
         complete(client, [{"role": "user", "content": [part, {"type": "text", "text": "x"}]}])
 
 
+@pytest.mark.parametrize("has_image", [True, False])
+def test_answer_without_a_limit_is_as_long_as_the_context_has_room_for(
+    client, served_monkey, make_image, monkeypatch, has_image
+):
+    image = make_image()
+    message = user(image, "Why?") if has_image else user("Why?")
+    tokens = complete(client, [message], 1).usage.prompt_tokens
+    monkeypatch.setattr(served_monkey.model.config.text_config, "max_position_embeddings", tokens + 9)
+
+    completion = client.chat.completions.create(model=MODEL, messages=[message])
+    assert completion.usage.completion_tokens == 9 and completion.choices[0].finish_reason == "length"
+    for field in ("max_tokens", "max_completion_tokens"):
+        with pytest.raises(openai.BadRequestError) as error:
+            client.chat.completions.create(model=MODEL, messages=[message], **{field: 10})
+        sentence = error.value.body["message"]
+        assert f"and {field} is 10" in sentence and f"or set {field} to 9 at most" in sentence
+
+
 def test_prompt_beyond_the_context_is_refused_and_the_server_goes_on(client, make_image):
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError, match="the model takes"):

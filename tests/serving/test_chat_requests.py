@@ -26,6 +26,12 @@ def test_defaults_are_greedy():
 
 
 def test_fields():
+    assert (read().length_field, read(max_tokens=7).length_field) == ("", "max_tokens")
+    assert read(max_completion_tokens=3, max_tokens=7).length_field == "max_completion_tokens"
+    assert read(tool_choice="auto", modalities=["text"], verbosity="medium", stop="").options == {
+        "stop_strings": None
+    }
+
     usage = {"include_usage": True}
     request = read(max_tokens=7, stream=True, stream_options=usage, stop=["a"], grid="1x2", prompt="caption")
     assert (request.max_new_tokens, request.streams, request.includes_usage) == (7, True, True)
@@ -48,18 +54,26 @@ def test_fields():
         ({"max_tokens": True}, "a whole number from 1 to 50", "max_tokens"),
         ({"temperature": "hot"}, "a number from 0 to 2", "temperature"),
         ({"top_p": 1.1}, "a number from 0 to 1", "top_p"),
-        ({"temperature": 1, "seed": -1}, "seed is -1", None),
+        ({"max_new_tokens": 5}, "did you mean max_tokens?", "max_new_tokens"),
+        ({"temperature": 1, "seed": -1}, "seed is -1", "seed"),
+        ({"seed": "x"}, "seed is 'x': expected a whole number", "seed"),
         ({"temperature": 1e-300}, "temperature is 1e-300: expected a number from 0.000001", None),
-        ({"stop": [1]}, "stop_strings is", None),
+        ({"stop": [1]}, "stop is [1]: expected a text that is not empty", "stop"),
+        ({"stop": {"a": 1}}, "stop is {'a': 1}", "stop"),
+        ({"grid": [1, 2]}, "grid is [1, 2]: expected a text such as", "grid"),
         ({"n": 2}, "n is 2, which this server cannot follow", "n"),
         ({"n": True}, "n is True", "n"),
         ({"logprobs": True}, "leave logprobs out", "logprobs"),
         ({"tools": [{}]}, "leave tools out", "tools"),
+        ({"tool_choice": "required"}, "leave tool_choice out", "tool_choice"),
+        ({"modalities": ["text", "audio"]}, "leave modalities out", "modalities"),
+        ({"verbosity": "low"}, "leave verbosity out", "verbosity"),
+        ({"reasoning_effort": "high"}, "leave reasoning_effort out", "reasoning_effort"),
         ({"temprature": 1}, "temperature", "temprature"),
         ({"stream": "yes"}, "expected true or false", "stream"),
         ({"stream_options": 1}, "expected an object", "stream_options"),
+        ({"stream_options": {"usage": True}}, "expected an object with include_usage", "stream_options"),
         ({"grid": "3"}, "ROWSxCOLUMNS", "grid"),
-        ({"grid": [1, 2]}, "ROWSxCOLUMNS", "grid"),
         ({"prompt": "verse"}, "no prompt called 'verse'", "prompt"),
     ],
 )

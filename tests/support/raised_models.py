@@ -25,9 +25,9 @@ def save_base(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> Path:
     return folder
 
 
-def raise_base(folder: Path) -> Raised:
+def raise_base(folder: Path, grid: str = "2x2") -> Raised:
     """Raise a base, with adapters that have an effect."""
-    raised = raise_resolution(load_base(folder), load_base_processor(folder), rank=4)
+    raised = raise_resolution(load_base(folder), load_base_processor(folder), grid=grid, rank=4)
     for adapters in layer_adapters(raised.model).values():
         for adapter in adapters:
             adapter.lora_B.data.copy_(0.2 * adapter.lora_A.data.mean() + 0.1)

@@ -109,8 +109,7 @@ function useImage(url, name = "") {
 
 async function useFile(file) {
   if (!file) return;
-  // In base64, four characters are three bytes.
-  if (file.size * 4 / 3 > 0.95 * state.start.max_bytes) {
+  if (file.size > state.start.max_bytes) {
     return report(new Error(`${file.name} is too large for this demo: take a smaller image`));
   }
   report(null);
@@ -348,7 +347,7 @@ function showTab(name) {
 
 async function start() {
   state.start = await (await fetch("/api/start")).json();
-  const { model, grid, grids, titles, samples, experts } = state.start;
+  const { model, grid, grids, titles, samples, experts, has_attention } = state.start;
   at("model").textContent = `Model: ${model}.`;
   fillSelect(at("grid"), grids.includes(grid) ? grids : [grid, ...grids], grid);
   fillSelect(at("speaker"), titles, titles.at(-1));
@@ -360,6 +359,8 @@ async function start() {
     return label;
   }));
   if (!experts.length) at("experts").textContent = "No expert's files are here: `monkeylib assets fetch` gets them.";
+
+  document.querySelector("[data-tab=attention]").hidden = !has_attention;
 
   at("samples").replaceChildren(...samples.map((name) => {
     const button = make("button", "", { type: "button", title: name, "data-name": name });

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from monkeylib.explore.drawing import draw_grid, draw_views, grid_choices
-from monkeylib.explore.tiles import TiledImage, tile_image
+from monkeylib.explore.tiles import TiledImage, displayed_grids, tile_image
 from monkeylib.explore.widgets.base import Explorer, html_table, png_bytes
 from monkeylib.images import ImageInput, open_image
 from monkeylib.monkey import Monkey
@@ -32,7 +32,7 @@ class TilesExplorer(Explorer):
         max_tiles: int = 9,
     ) -> None:
         self.monkey, self.image, self.grid = monkey, open_image(image), grid
-        self.grids = list(grids) or ["auto", *grid_choices(max_tiles)]
+        self.grids = list(grids) or ["auto", *displayed_grids(monkey, grid_choices(max_tiles))]
         if grid not in self.grids:
             self.grids.insert(0, grid)
 
