@@ -210,9 +210,6 @@ def test_program_called_by_its_path_names_commands_by_it(tmp_path):
     assert result.returncode == 2 and f"`{program} convert run NEW_FOLDER`" in result.stderr
 
 
-
-
-
 @pytest.mark.parametrize("write", [resources.atomic_write, resources.create_folder])
 def test_place_that_cannot_be_written_is_named_with_what_to_do(write, tmp_path, monkeypatch):
     (tmp_path / "a").write_text("a file where the folder should be")
