@@ -11,11 +11,10 @@ from monkeylib import resources
 from monkeylib.checkpoints.hub import fetch_model
 from monkeylib.checkpoints.loading import load_checkpoint, load_processor
 from monkeylib.errors import first_line
-from monkeylib.model import MonkeyForConditionalGeneration, cpu
+from monkeylib.model import cpu
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.profiles import build, trainable
-from monkeylib.progress import say
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import loading
 from monkeylib.tiling import as_grid
@@ -110,6 +109,8 @@ def _load_checkpoint(
         model, processor = trainable.load_trained(folder)
         if not getattr(model, "is_quantized", False):  # bitsandbytes has placed a quantised model already
             model = model.to(device, dtype)
+            if device.type == "cpu" and dtype is None:
+                model = cpu.to_fastest_dtype(model)
         elif dtype is not None:
             raise ValueError(f"{folder} has a quantised language model, whose dtype is fixed: give none")
         return Monkey(model.eval(), processor)
@@ -127,30 +128,8 @@ def _load_checkpoint(
     if "device_map" not in options:
         model = model.to(device)
         if device.type == "cpu" and dtype is None:
-            model = _to_fastest_dtype(model)
+            model = cpu.to_fastest_dtype(model)
     return Monkey(model.eval(), processor)
-
-
-def _to_fastest_dtype(model: MonkeyForConditionalGeneration) -> MonkeyForConditionalGeneration:
-    """Turn a model on a CPU to the precision that the CPU multiplies fastest, and say so."""
-    if model.dtype == torch.float32 or cpu.relative_speed(model.dtype) >= 1:
-        return model
-
-    own = _dtype_name(model.dtype)
-    times = f"{1 / cpu.relative_speed(model.dtype):.0f} times as"
-    if cpu.choose_dtype(model) == model.dtype:
-        say(f"this CPU multiplies {own} {times} slowly as float32, for which there is no memory")
-        return model
-
-    say(
-        f"weights in {own} are computed in float32, which this CPU multiplies {times} fast: dtype={own!r} "
-        "keeps them"
-    )
-    return model.float()
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _find_device(device: str | torch.device | None) -> torch.device:

@@ -9,8 +9,10 @@ from transformers.utils import logging
 
 import monkeylib
 from monkeylib import profiles
+from monkeylib.evaluation import hf_models
 from monkeylib.model import build_on_meta, cpu
 from monkeylib.profiles import build
+from monkeylib.raising.bases import load_base
 from monkeylib.tiling import Grid
 from tests.support.answers import assert_same
 from tests.support.raised_models import save_base
@@ -78,6 +80,21 @@ def test_float16_checkpoint_is_computed_in_what_the_cpu_is_faster_in(
 
     # What is named is obeyed.
     assert monkeylib.load_model(tmp_path, device="cpu", dtype="float16").model.dtype == torch.float16
+
+
+def test_float16_base_of_transformers_is_computed_in_float32_too(tmp_path, monkeypatch, capsys):
+    base = save_base(tmp_path / "base")
+    load_base(base).half().save_pretrained(base)
+    monkeypatch.setattr(cpu, "relative_speed", lambda dtype: 1.0 if dtype == torch.float32 else 0.02)
+
+    raised = monkeylib.load_model(tmp_path / "base", device="cpu", grid="1x2")
+    assert {weight.dtype for weight in raised.model.parameters()} == {torch.float32}
+    peer = hf_models.load_image_text_model(tmp_path / "base", device="cpu")
+    assert peer.model.dtype == torch.float32
+    assert capsys.readouterr().err.count("weights in float16 are computed in float32") == 2
+
+    named = monkeylib.load_model(tmp_path / "base", device="cpu", grid="1x2", dtype="float16")
+    assert named.model.dtype == torch.float16
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "torch.bfloat16"])

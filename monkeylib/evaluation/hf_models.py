@@ -23,7 +23,7 @@ from monkeylib.evaluation import distributed
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
-from monkeylib.model import MonkeyConfig
+from monkeylib.model import MonkeyConfig, cpu
 from monkeylib.model.generation import Answer, generate
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import trainable
@@ -150,7 +150,10 @@ def load_image_text_model(
             # Quantised weights are placed while they are read.
             options |= {"device_map": device, "quantization_config": quantize_language_model(config, bits)}
         model = AutoModelForImageTextToText.from_pretrained(name, **options)
-        model = model if bits is not None else model.to(device)
+        if bits is None:
+            model = model.to(device)
+            if model.device.type == "cpu" and dtype is None:
+                model = cpu.to_fastest_dtype(model)
         processor = load_base_processor(name)
     return HFChatModel(model, processor, max_new_tokens)
 

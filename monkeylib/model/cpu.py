@@ -6,11 +6,15 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from monkeylib.progress import say
+
+Model = TypeVar("Model", bound=nn.Module)
 
 _SIDE = 128  # of the matrices that are multiplied to compare: milliseconds even where it is slow
 _ROUNDS = 3
@@ -72,6 +76,25 @@ def choose_dtype(model: nn.Module) -> torch.dtype:
     # Weight by weight, float32 takes as much again as the model has now.
     fits = available is None or 1.2 * weights < available
     return torch.float32 if fits else own
+
+
+def to_fastest_dtype(model: Model) -> Model:
+    """Turn a model on a CPU to the precision that the CPU multiplies fastest, and say so."""
+    own = next(model.parameters()).dtype
+    if own == torch.float32 or relative_speed(own) >= 1:
+        return model
+
+    name = str(own).removeprefix("torch.")
+    times = f"{1 / relative_speed(own):.0f} times as"
+    if choose_dtype(model) == own:
+        say(f"this CPU multiplies {name} {times} slowly as float32, for which there is no memory")
+        return model
+
+    say(
+        f"weights in {name} are computed in float32, which this CPU multiplies {times} fast: dtype={name!r} "
+        "keeps them"
+    )
+    return model.float()
 
 
 def system_memory(field: Literal["MemAvailable", "MemTotal"]) -> int | None:

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from monkeylib import resources
 from monkeylib.checkpoints import hub, released
-from monkeylib.model import MonkeyConfig
+from monkeylib.model import MonkeyConfig, cpu
 from monkeylib.raising.bases import Bits, load_base, load_base_processor
 from monkeylib.raising.files import SETTINGS
 from monkeylib.raising.raised import load_raised, raise_resolution
@@ -103,4 +103,8 @@ def load(
     else:
         base, processor = load_base(name, bits, **options), load_base_processor(name)
         model, processor = raise_resolution(base, processor, grid)
-    return model if "device_map" in options else model.to(device), processor
+    if "device_map" not in options:
+        model = model.to(device)
+        if model.device.type == "cpu" and dtype is None:
+            model = cpu.to_fastest_dtype(model)
+    return model, processor
