@@ -1,5 +1,6 @@
 """What an answer takes from the start of the program, and weights in a precision that a CPU is slow in."""
 
+import operator
 import os
 import resource
 import subprocess
@@ -67,7 +68,7 @@ def half_precision(settings: Settings) -> list[Row]:
     def answer(monkey: object) -> str:
         return str(monkey.answer(image, QUESTION, max_new_tokens=10))
 
-    pair = Pair(lambda: answer(half), lambda: answer(full), lambda first, second: bool(first) == bool(second))
+    pair = Pair(lambda: answer(half), lambda: answer(full), operator.eq)
     size = f"nano-base, computed in {str(half.model.dtype).removeprefix('torch.')}"
     return [compare_time("float16 checkpoint on a CPU", "float32", size, pair, settings, target=0.95)]
 

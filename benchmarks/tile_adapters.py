@@ -11,6 +11,7 @@ adapters is the same in each; it reads the five views of one image.
 import copy
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -118,11 +119,13 @@ def tile_adapters(settings: Settings) -> list[Row]:
     size = f"tower of ViT-B's width, 2 layers, {VIEWS} views, rank 16"
 
     mixed = Pair(encode["monkeylib"], encode["peft"], close(1e-4))
-    # What the adapters cost: here less than 1 times the tower alone is what there can be.
+    # What the adapters cost: here less than 1 times the tower alone is all there can be; 8 % are allowed.
     alone = Pair(encode["monkeylib"], encode["base"], lambda first, second: not close(1e-4)(first, second))
+    # A round takes a second, and a few percent are to be told apart.
+    settings = settings if settings.is_quick else replace(settings, rounds=max(settings.rounds, 15))
     return [
         compare_time("per-tile LoRA beside a tower", "peft's mixed batch", size, mixed, settings, 1.1),
-        compare_time("per-tile LoRA beside a tower", "the tower alone", size, alone, settings, None),
+        compare_time("per-tile LoRA beside a tower", "the tower alone", size, alone, settings, 1 / 1.08),
     ]
 
 
