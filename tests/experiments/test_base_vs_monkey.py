@@ -22,7 +22,7 @@ def test_evaluation_runs_and_predicts_nothing_twice(outputs, monkeypatch):
 
     # From here on, a model that generated anything would fail.
     before = table.read_bytes()
-    monkeypatch.setattr("monkeylib.inference.MonkeyForConditionalGeneration.generate", None)
+    monkeypatch.setattr("monkeylib.model.MonkeyForConditionalGeneration.generate", None)
     assert base_vs_monkey.evaluate(profile).read_bytes() == before
 
     runs = base_vs_monkey.predict_models(profile)
