@@ -137,7 +137,24 @@ class RaisedMonkey(Monkey):
         Raises:
             FileExistsError: there is something already.
         """
-        Raised(self.model, self.processor, self.model.raising_settings).save(folder)
+        self._as_raised().save(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: str | None = None,
+        base: str | None = None,
+    ) -> str:
+        """Put on the hub what `save` writes, and return its address; arguments as of `Raised.push_to_hub`.
+
+        Raises:
+            ValueError: the base is a folder and `base` is not given, or `base` is no name of a hub.
+        """
+        return self._as_raised().push_to_hub(repo_id, private, token, base)
+
+    def _as_raised(self) -> Raised:
+        return Raised(self.model, self.processor, self.model.raising_settings)
 
 
 def _as_parts(image: Any) -> list[ImagePart]:

@@ -86,5 +86,7 @@ def test_saved_raised_model_is_a_folder_of_what_was_learned(raised_monkey, make_
 
 def test_hub_gets_what_was_learned(raised_monkey, tmp_path, monkeypatch):
     uploads = HubUploads(tmp_path / "uploaded", monkeypatch)
-    assert raised_monkey.push_to_hub("me/raised") == "hub/me/raised"
-    assert (uploads.folder / "monkey.json").is_file()
+    with pytest.raises(ValueError, match='pass base="owner/name"'):
+        raised_monkey.push_to_hub("me/raised")
+    assert raised_monkey.push_to_hub("me/raised", base="owner/name") == "hub/me/raised"
+    assert '"base": "owner/name"' in (uploads.folder / "monkey.json").read_text()

@@ -42,7 +42,7 @@ def fetch_model(name: str | Path) -> Path:
     if folder.exists():
         return folder
     require_finished_run(folder)
-    if not _NAME.fullmatch(str(name)):
+    if not is_hub_name(str(name)):
         return folder
 
     go_offline_if_unreachable(name)
@@ -56,6 +56,11 @@ def fetch_model(name: str | Path) -> Path:
         raise FileNotFoundError(
             f"there is no checkpoint at {name}: {resources.suggest_model(name, reason)}"
         ) from error
+
+
+def is_hub_name(name: str) -> bool:
+    """Tell whether a name is written as that of a model on a hub: "owner/name"."""
+    return _NAME.fullmatch(name) is not None
 
 
 def require_finished_run(folder: Path) -> None:

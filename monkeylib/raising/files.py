@@ -5,6 +5,9 @@
     trained.safetensors         other weights that were trained, such as the projector's
     README.md                   a card
 
+A base that is a folder is named by its path in `monkey.json` and, as peft does, in the configurations of the
+adapters; what goes to a hub holds no path (`public_settings`).
+
 `model.save_pretrained` of a raised model writes all weights and their configuration beside them, as Trainer
 needs it to go on. transformers would load these as the base, without the adapters and without an error; here
 the configuration names weights that it refuses.
@@ -12,6 +15,7 @@ the configuration names weights that it refuses.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from monkeylib.checkpoints import hub
 from monkeylib.checkpoints.weight_files import create_folder, read_finite
+from monkeylib.errors import shorten
 from monkeylib.raising.adapters import ADAPTERS, layer_adapters
 from monkeylib.raising.settings import RaisingSettings
 from monkeylib.resources import atomic_write
@@ -33,14 +39,13 @@ SETTINGS, TRAINED = "monkey.json", "trained.safetensors"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 _CARD = """---
-base_model: {base}
-library_name: peft
+{base_model}library_name: peft
 tags: [monkey, lora, high-resolution]
 ---
 
 # {family}, raised to {grids}
 
-Per-tile LoRA (mode `{mode}`) for the vision tower of `{base}`. An image is cut into tiles of {tile_size}
+Per-tile LoRA (mode `{mode}`) for the vision tower of {base}. An image is cut into tiles of {tile_size}
 pixels, and a global view stands behind them. {adapters}
 
 With monkeylib:
@@ -81,6 +86,43 @@ def write_raised(model: nn.Module, settings: RaisingSettings, folder: Path) -> N
     """
     with create_folder(folder) as target:
         write_files(model, settings, target)
+
+
+def public_settings(settings: RaisingSettings, base: str | None = None) -> RaisingSettings:
+    """Return how a model was raised, as others may read it: without a folder of this machine.
+
+    The name that a folder's own configuration may hold isn't taken: it is that of the model before training.
+
+    Args:
+        settings: of the model.
+        base: name of its base on a hub, by default the one it was loaded by. A base that was never saved has
+            none.
+
+    Raises:
+        ValueError: the base is a folder and `base` is not given, or `base` is no name of a hub.
+    """
+    if base is None and (not settings.base or hub.is_hub_name(settings.base)):
+        return settings
+    if base is None:
+        raise ValueError(
+            f"the base of this model is at {settings.base}, where others cannot load it: pass "
+            f'base="owner/name", the name of the same weights on a hub{_origin(Path(settings.base))}'
+        )
+    if not isinstance(base, str) or not hub.is_hub_name(base):
+        raise ValueError(
+            f"base is {shorten(base)}: expected the name of a model on a hub, such as "
+            "llava-hf/llava-1.5-7b-hf"
+        )
+    return replace(settings, base=base)
+
+
+def _origin(folder: Path) -> str:
+    """Return what a base's configuration says of where it came from, as the end of a sentence."""
+    path = folder / _MODEL_CONFIG
+    name = read_json(path).get("_name_or_path") if path.is_file() else None
+    if not isinstance(name, str) or not hub.is_hub_name(name):
+        return ""
+    return f" (its {_MODEL_CONFIG} says that it came from {name})"
 
 
 def write_files(model: nn.Module, settings: RaisingSettings, folder: Path) -> None:
@@ -132,8 +174,11 @@ def _as_json(content: Mapping[str, Any]) -> str:
 
 def card(settings: RaisingSettings, has_trained: bool) -> str:
     """Return the card of a folder: what it is, and how to load it with and without monkeylib."""
+    # No folder of this machine: a card is for everybody, and the hub takes its own names only.
+    named = hub.is_hub_name(settings.base)
     return _CARD.format(
-        base=settings.base or settings.family,
+        base_model=f"base_model: {settings.base}\n" if named else "",
+        base=f"`{settings.base}`" if named else f"a {settings.family}",
         family=settings.family,
         grids=settings.grids,
         mode=settings.mode,

@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -64,9 +64,7 @@ class RaisedModel:
             ValueError: `push_to_hub`, which is a method of the raised model and its processor.
         """
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "a raised model goes to the hub by `push_to_hub` of what `raise_resolution` returned"
-            )
+            self.push_to_hub()
         folder = Path(save_directory)
         if files.holds_other_model(folder):
             raise FileExistsError(f"{folder} holds a model that is not raised: name a new folder")
@@ -75,6 +73,16 @@ class RaisedModel:
         if kwargs.get("is_main_process", True):
             files.mark_config(folder)
             files.write_files(self, self.raising_settings, folder)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: transformers would put all weights of the base, and the folder it came from, on the hub.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "a raised model goes to the hub by `push_to_hub` of what `raise_resolution` returned"
+        )
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
         super()._set_gradient_checkpointing(*args, **kwargs)

@@ -15,7 +15,7 @@ from monkeylib.errors import choose
 from monkeylib.raising.bases import Bits, load_base, load_base_processor
 from monkeylib.raising.check import check_raising
 from monkeylib.raising.families import processor_family
-from monkeylib.raising.files import read_settings, read_weights, write_raised
+from monkeylib.raising.files import public_settings, read_settings, read_weights, write_raised
 from monkeylib.raising.model import merge_adapters, raise_model, ranks_of_layers
 from monkeylib.raising.processor import ViewSettings, raise_processor
 from monkeylib.raising.settings import Mode, RaisingSettings
@@ -54,15 +54,34 @@ class Raised:
         """
         write_raised(self.model, self.settings, resources.to_path(folder))
 
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        private: bool | None = None,
+        token: str | None = None,
+        base: str | None = None,
+    ) -> str:
         """Put on the hub what `save` writes, and return its address.
 
         Args:
             repo_id: "owner/name"; created where there is none.
             private: whether only its owner sees it.
             token: of the owner, by default the one that is logged in.
+            base: name on a hub of the base, "owner/name"; needed if the base was loaded from a folder, which
+                others don't have.
+
+        Raises:
+            ValueError: the base is a folder and `base` is not given, or `base` is no name of a hub. Nothing
+                is put on the hub then.
         """
-        return hub.push_folder(self.save, repo_id, "Per-tile LoRA of monkeylib", private, token)
+        settings = public_settings(self.settings, base)
+        return hub.push_folder(
+            lambda folder: write_raised(self.model, settings, folder),
+            repo_id,
+            "Per-tile LoRA of monkeylib",
+            private,
+            token,
+        )
 
     def merge(self) -> PreTrainedModel:
         """Add the adapters of the mode "shared" to the weights, and return the model, now of its base class.

@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
@@ -12,6 +13,7 @@ from monkeylib.raising.adapters import layer_adapters
 from tests.raising.conftest import noise_image
 from tests.support import tiny_vlms
 from tests.support.hub_uploads import HubUploads
+from tests.support.raised_models import raise_base, save_base
 
 
 def load(folder):
@@ -116,7 +118,7 @@ def test_peft_alone_computes_the_same_on_the_untouched_base(raised, tmp_path):
         with torch.no_grad(), raised.model.view_state.use([number, number]):
             of_raised = torch.cat(raised.model.get_image_features(pixels).pooler_output)
             of_peft = torch.cat(model.get_image_features(pixels).pooler_output)
-        assert torch.allclose(of_peft, of_raised, rtol=1e-5, atol=1e-5)
+        assert torch.equal(of_peft, of_raised)
         assert not torch.allclose(of_peft, torch.cat(without), atol=1e-2)
 
     # A mixed batch of peft is Monkey's inference: one adapter a view.
@@ -125,7 +127,7 @@ def test_peft_alone_computes_the_same_on_the_untouched_base(raised, tmp_path):
     names = ["tile-0", "tile-1", "tile-2", "tile-3", "__base__"]
     with torch.no_grad():
         mixed = model(**inputs, adapter_names=names).logits
-    assert torch.allclose(mixed, logits(raised), rtol=1e-4, atol=1e-5)
+    assert torch.equal(mixed, logits(raised))
 
 
 def test_adapter_that_peft_has_trained_is_read(raised, tmp_path):
@@ -251,3 +253,50 @@ def test_hub_gets_what_is_saved(raised, tmp_path, monkeypatch):
     assert 'adapter_names=["tile-0", "tile-1", "tile-2", "tile-3", "__base__"]' in card
     with pytest.raises(ValueError, match="goes to the hub by"):
         raised.model.save_pretrained(tmp_path / "model", push_to_hub=True)
+    with pytest.raises(ValueError, match="goes to the hub by"):
+        raised.model.push_to_hub("me/raised")
+
+
+def front_matter(folder):
+    """Return the fields of a card that the hub reads."""
+    return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---")[1])
+
+
+def test_hub_gets_no_folder_of_this_machine(tmp_path, monkeypatch):
+    base = save_base(tmp_path / "base")
+    raised = raise_base(base)
+    raised.model.model.multi_modal_projector.requires_grad_(True)
+    uploads = HubUploads(tmp_path / "uploaded", monkeypatch)
+
+    with pytest.raises(ValueError, match=r'is at .*base, where others .* pass base="owner/name"') as refused:
+        raised.push_to_hub("me/raised")
+    assert "came from" not in str(refused.value)
+    change(base / "config.json", _name_or_path="owner/name")
+    with pytest.raises(ValueError, match=r"its config\.json says that it came from owner/name"):
+        raised.push_to_hub("me/raised")
+    for name in (str(base), "llava", "", 7):
+        with pytest.raises(ValueError, match="base is .*: expected the name of a model on a hub"):
+            raised.push_to_hub("me/raised", base=name)
+    assert not uploads.folder.exists()
+
+    raised.push_to_hub("me/raised", base="owner/name")
+    files = [path for path in uploads.folder.rglob("*") if path.is_file()]
+    assert len(files) == 11
+    assert not [path for path in files if str(tmp_path).encode() in path.read_bytes()]
+
+    assert json.loads((uploads.folder / "monkey.json").read_text())["base"] == "owner/name"
+    for config in uploads.folder.glob("tile-*/adapter_config.json"):
+        assert json.loads(config.read_text())["base_model_name_or_path"] == "owner/name"
+    assert front_matter(uploads.folder)["base_model"] == "owner/name"
+    assert "tower of `owner/name`" in (uploads.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_card_names_a_base_only_as_a_hub_does(raised, tmp_path):
+    """The hub refuses a card whose `base_model` is a path or a class."""
+    of_folder = raise_base(save_base(tmp_path / "base"))
+    of_folder.save(tmp_path / "of_folder")
+    raised.save(tmp_path / "nameless")
+    for folder in (tmp_path / "of_folder", tmp_path / "nameless"):
+        assert front_matter(folder).keys() == {"library_name", "tags"}
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert str(tmp_path) not in text and "tower of a LlavaForConditionalGeneration" in text

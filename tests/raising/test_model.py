@@ -118,19 +118,23 @@ def test_forward_that_accelerate_has_put_on_the_model_is_used(llava, raise_llava
 
     from monkeylib.raising import raise_resolution
 
-    expected = raise_llava().model(**inputs).logits
+    reference = raise_llava().model
+    expected = reference(**inputs).logits
+    greedy = reference.generate(**inputs, max_new_tokens=3)
     add_hook_to_module(llava.model, ModelHook())
     hooked_before, _ = raise_resolution(llava.model, llava.processor, rank=4)
     hooked_after = raise_llava().model
     add_hook_to_module(hooked_after, ModelHook())
 
-    # Two models, since ranks are drawn at random.
+    # The same adapters, whose first factors are drawn at random.
     for model in (hooked_before, hooked_after):
-        model.load_state_dict(raise_llava().model.state_dict())
+        model.load_state_dict(reference.state_dict())
         assert "forward" in vars(model)
         assert "tile_index" in inspect.signature(model.forward).parameters
-        assert model(**inputs).logits.shape == expected.shape
-        model.generate(**inputs, max_new_tokens=1)
+        assert torch.equal(model(**inputs).logits, expected)
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3), greedy)
+        without_index = {name: value for name, value in inputs.items() if name != "tile_index"}
+        assert not torch.allclose(model(**without_index).logits, expected, atol=1e-3)
 
 
 def test_copy_has_a_state_and_adapters_of_its_own(raised, inputs):
