@@ -1,7 +1,9 @@
 import pytest
 import transformers as tf
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from monkeylib.raising import check_raising, raise_resolution
+from monkeylib.raising.families import REFUSED
 from tests.raising.conftest import noise_image
 from tests.support import tiny_hf_models, tiny_vlms
 
@@ -45,6 +47,10 @@ def test_more_tokens_than_positions_are_refused(llava):
 def test_families_with_resolutions_of_their_own_are_refused(model_type, reason, llava):
     llava.model.config.model_type = model_type
     refuse(llava.model, llava.processor, reason)
+
+
+def test_refused_families_are_image_text_models_of_transformers():
+    assert set(REFUSED) <= set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 
 
 def test_family_that_reads_any_size_is_refused_without_the_table():
