@@ -297,10 +297,18 @@ def machine() -> dict[str, object]:
     }
 
 
-def write_json(rows: Sequence[Row], path: Path, settings: Settings) -> None:
-    """Write what was measured, numbers to four digits."""
+def write_json(rows: Sequence[Row], path: Path, settings: Settings, earlier_load: float = 0) -> None:
+    """Write what was measured, numbers to four digits.
+
+    Args:
+        rows: of this run, and perhaps of an earlier one.
+        path: of the file.
+        settings: how much was measured.
+        earlier_load: of the machine in the earlier run; the larger load is stated.
+    """
+    current = machine()
     document = {
-        "machine": machine(),
+        "machine": {**current, "load": max(float(str(current["load"])), earlier_load)},
         "quick": settings.is_quick,
         "rows": [{name: _round(value) for name, value in row.items()} for row in rows],
     }

@@ -82,17 +82,23 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     settings = Settings(options.rounds or (1 if options.quick else 3), options.quick)
     target = FOLDER / "results" / ("paths-quick.json" if options.quick else "paths.json")
-    earlier = _rows_of_this_machine(target) if options.only else {}
+    earlier, earlier_load = _rows_of_this_machine(target) if options.only else ({}, 0.0)
     if options.only and not earlier:
         print("no whole run of this machine: nothing is written", file=sys.stderr)
 
     measured: dict[str, list[Row]] = {}
     for name in options.only or names:
         measured[name] = measure(name, settings)
+        if not measured[name] and name in earlier:
+            print(
+                f"{name}: a package is missing, so nothing was measured; earlier rows stay", file=sys.stderr
+            )
+            measured[name] = earlier[name]
         # After each group, so that a run that is stopped leaves those that are finished.
         if earlier or not options.only:
             merged = {**earlier, **measured}
-            write_json([row for group in names for row in merged.get(group, [])], target, settings)
+            all_rows = [row for group in names for row in merged.get(group, [])]
+            write_json(all_rows, target, settings, earlier_load)
 
     if earlier or not options.only:
         print(f"wrote {resources.display_path(target)}")
@@ -101,20 +107,21 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any("failed" in row for row in rows))
 
 
-def _rows_of_this_machine(file: Path) -> dict[str, list[Row]]:
-    """Return the rows of an earlier run by group; none of another machine, or where there is no such run."""
+def _rows_of_this_machine(file: Path) -> tuple[dict[str, list[Row]], float]:
+    """Return the rows of an earlier run by group, and the machine's load; none of another machine, or where
+    there is no such run."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
-        return {}
+        return {}, 0.0
     # The load may be another one.
     if {**document["machine"], "load": 0} != {**machine(), "load": 0}:
-        return {}
+        return {}, 0.0
 
     groups_of_rows: dict[str, list[Row]] = {}
     for row in document["rows"]:
         groups_of_rows.setdefault(row["group"], []).append(row)
-    return groups_of_rows
+    return groups_of_rows, document["machine"]["load"]
 
 
 def restart_with_fixed_allocator() -> None:
