@@ -13,6 +13,7 @@ keeps no keys and values: it reads the prompt anew for each token.
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,12 +135,12 @@ def _longest_prompt(model: MonkeyForConditionalGeneration) -> int:
 @contextlib.contextmanager
 def _all_views_at_once(model: MonkeyForConditionalGeneration) -> Iterator[None]:
     """Let the ViT encode all views together, so that a graph holds it twice: with LoRA, and without."""
-    before = model.vision.all_at_once
-    model.vision.all_at_once = True
+    before = model.vision.chunk_bytes
+    model.vision.chunk_bytes = sys.maxsize
     try:
         yield
     finally:
-        model.vision.all_at_once = before
+        model.vision.chunk_bytes = before
 
 
 def _write_program(module: nn.Module, inputs: dict[str, torch.Tensor], longest: int, path: Path) -> None:

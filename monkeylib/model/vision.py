@@ -24,6 +24,10 @@ from monkeylib.model.tile_lora import NO_LORA, TileLoRA, plan_chunks
 # width 512 and 4 layers, 99 instead of 55 MB without gradients with twice as many bytes.
 CPU_CHUNK_BYTES = 8 * 2**20
 
+# The same on an accelerator, which multiplies the views of a whole batch as one: 64 views at the paper's size,
+# or twelve images. More add memory and nothing else. Counted, not measured.
+ACCELERATOR_CHUNK_BYTES = 2 * 2**30
+
 
 class VisionBackbone(nn.Module, ABC):
     """Encode views, each with the LoRA of its tile position.
@@ -32,7 +36,8 @@ class VisionBackbone(nn.Module, ABC):
     ViT of transformers.
 
     Attributes:
-        all_at_once: let all views go through at once on a CPU too, as they do on an accelerator.
+        chunk_bytes: bytes of the widest activation of the views that go through at once; None for what suits
+            the device.
     """
 
     def __init__(self, config: MonkeyConfig) -> None:
@@ -40,7 +45,7 @@ class VisionBackbone(nn.Module, ABC):
         self.patch_size = config.vision_config.patch_size
         self.mlp_width = mlp_width(config.vision_config)
         self.vision_type = config.vision_config.model_type
-        self.all_at_once = False
+        self.chunk_bytes: int | None = None
 
     def forward(
         self,
@@ -101,15 +106,17 @@ class VisionBackbone(nn.Module, ABC):
         """
 
     def chunk_size(self, pixel_values: torch.Tensor) -> int:
-        """Return how many views go through at once: all on an accelerator, what fits the cache on a CPU."""
-        if self.all_at_once or pixel_values.device.type != "cpu":
-            return len(pixel_values)
+        """Return how many views go through at once: up to a budget, on a CPU what its cache holds."""
+        budget = self.chunk_bytes
+        if budget is None:
+            is_cpu = pixel_values.device.type == "cpu"
+            budget = CPU_CHUNK_BYTES if is_cpu else ACCELERATOR_CHUNK_BYTES
 
         height, width = pixel_values.shape[-2:]
         patches = height * width // self.patch_size**2
-        # The inner layer of the MLP is the widest activation: [patches, mlp_width] in fp32.
+        # The inner layer of the MLP is the widest activation: [patches, mlp_width], as large as in fp32.
         bytes_per_view = 4 * patches * self.mlp_width
-        return max(1, CPU_CHUNK_BYTES // bytes_per_view)
+        return max(1, budget // bytes_per_view)
 
     def _check_size(self, pixel_values: torch.Tensor) -> None:
         height, width = pixel_values.shape[-2:]

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from monkeylib import resources, sizing
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
+from monkeylib.model.vision import ACCELERATOR_CHUNK_BYTES
 from monkeylib.profiles import Profile, build_config, trainable
 from monkeylib.training import strategies
 from monkeylib.training.module import MonkeyTraining
@@ -81,7 +82,7 @@ def count_step(
         micro_batches: the micro-batches of the step on one device, see `random_micro_batch`.
         config: the model's configuration, if not the profile's.
         devices: number of devices.
-        on_gpu: all views go through the ViT at once, as on a GPU; a CPU takes views in chunks.
+        on_gpu: the ViT takes as many views at once as on a GPU; a CPU takes fewer.
     """
     bits = profile.training.language_model_bits
     plain_profile = profile.with_training(language_model_bits=None)
@@ -89,7 +90,7 @@ def count_step(
         module = _build_module(plain_profile, config)
     model = module.model
 
-    model.vision.all_at_once = on_gpu
+    model.vision.chunk_bytes = ACCELERATOR_CHUNK_BYTES if on_gpu else None
 
     with FakeStepMode(), AllocationTracker() as tracker:
         _allocate(model)

@@ -42,6 +42,20 @@ def test_chunk_size_does_not_change_the_features(tiny, views, monkeypatch):
         assert torch.allclose(vision(views, LORA_INDEX), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("device", "views_at_once"), [("cpu", 1), ("meta", 3)])
+def test_views_go_through_at_once_up_to_the_budget_of_the_device(tiny, monkeypatch, device, views_at_once):
+    """A meta tensor stands for one on an accelerator."""
+    vision = tiny().vision
+    pixels = torch.empty(5, 3, 28, 28, device=device)
+    bytes_of_view = 4 * (28 // vision.patch_size) ** 2 * vision.mlp_width
+    monkeypatch.setattr(vision_module, "CPU_CHUNK_BYTES", 0)
+    monkeypatch.setattr(vision_module, "ACCELERATOR_CHUNK_BYTES", 3 * bytes_of_view)
+    assert vision.chunk_size(pixels) == views_at_once
+
+    vision.chunk_bytes = 2 * bytes_of_view
+    assert vision.chunk_size(pixels) == 2
+
+
 def test_features_and_what_hooks_see_are_the_same_with_and_without_gradients(tiny, views):
     """Without gradients the GELU is computed in place, unless a hook looks at what goes into it."""
     vision = tiny().vision
