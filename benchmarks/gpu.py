@@ -2,13 +2,14 @@
 
 Each row says what was measured, on which device, and beside what:
 
-* images encoded per second, in batches, beside the released way (one tile position after the other, with the
-  scores in memory);
-* the first token, and tokens per second after it, at batch 1, 8 and 32, beside transformers' InternVL of
-  equal shape;
+* images encoded per second at batch 1, 8 and 32, beside the released way (one tile position after the other,
+  with the scores in memory);
+* the first token, and tokens per second after it, at the same batches, beside the released way (logits at all
+  positions, keys and values copied for each token) and transformers' InternVL of equal shape;
 * a training step of adapters and resampler with checkpointing, its peak memory, and its share of the rate of
-  a large matrix product on this device;
-* the loss of the profile `small` while it trains for four minutes.
+  a large matrix product on this device, beside the released way, which pads to 2,048 tokens and keeps what
+  its ViT computes (only the language model is checkpointed);
+* the loss of the profile `small` while it trains for four minutes, with `--tiny` that of `smoke`.
 """
 
 import argparse
@@ -26,8 +27,9 @@ from typing import Any
 
 import torch
 from peers import body_of, build_internvl
-from released import encode_images
+from released import PADDED_LENGTH, encode_images, loss_of_all_logits
 from torch import nn
+from transformers.cache_utils import DynamicCache
 
 from monkeylib import profiles, sizing
 from monkeylib.model import MonkeyForConditionalGeneration
@@ -37,6 +39,8 @@ from monkeylib.training.memory import count_step, random_micro_batch
 
 Row = dict[str, Any]
 TINY_TEXT = 8
+# Ways that a row may tell of.
+OURS, RELEASED, PEER = "monkeylib", "the released way", "transformers' InternVL"
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Plan:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Prompts that are answered together."""
+        """Images that are encoded, and prompts that are answered, together."""
         return (1, 2) if self.is_tiny else (1, 8, 32)
 
     @property
@@ -121,12 +125,12 @@ def encoding(plan: Plan, model: MonkeyForConditionalGeneration) -> Iterator[Row]
     rate = gemm_rate(plan)
 
     lora_index = model.lora_index(torch.tensor([list(sizing.default_grid(config))]))
-    for images in plan.batches[:2]:
+    for images in plan.batches:
         pixels = torch.randn(images * views, 3, side, side, device=plan.device, dtype=torch.bfloat16)
         grids = torch.tensor([list(sizing.default_grid(config))] * images)
         ways = {
-            "monkeylib": partial(model.get_image_features, pixels, grids),
-            "the released way": partial(encode_images, model, pixels, lora_index),
+            OURS: partial(model.get_image_features, pixels, grids),
+            RELEASED: partial(encode_images, model, pixels, lora_index),
         }
         for way, encode in ways.items():
             seconds = seconds_of(plan, torch.no_grad()(encode))
@@ -150,9 +154,10 @@ def generation(plan: Plan, model: nn.Module, way: str) -> Iterator[Row]:
         embeds = torch.randn(batch, length, text_config.hidden_size, device=plan.device, dtype=torch.bfloat16)
 
         def read(embeds: torch.Tensor = embeds) -> tuple[torch.Tensor, Any]:
-            cache = empty_cache(model) if isinstance(model, MonkeyForConditionalGeneration) else None
+            cache = empty_cache(model) if way == OURS else DynamicCache()
             output = body(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
-            return head(output.last_hidden_state[:, -1:]).argmax(-1), output.past_key_values
+            states = output.last_hidden_state if way == RELEASED else output.last_hidden_state[:, -1:]
+            return head(states)[:, -1:].argmax(-1), output.past_key_values
 
         def decode(token: torch.Tensor, cache: Any) -> None:
             for _ in range(plan.new_tokens):
@@ -180,7 +185,7 @@ def training(plan: Plan, model: MonkeyForConditionalGeneration) -> Iterator[Row]
     """A step of adapters and resampler with checkpointing, and its memory beside the planner's."""
     config = model.config
     model.train().freeze_for_finetuning(language_model="frozen")
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable({"use_reentrant": False})
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
@@ -193,30 +198,40 @@ def training(plan: Plan, model: MonkeyForConditionalGeneration) -> Iterator[Row]
     pixels = torch.randn(views, 3, side, side, device=plan.device, dtype=torch.bfloat16)
     grids = torch.tensor([list(sizing.default_grid(config))])
 
-    def step() -> None:
-        model(input_ids=input_ids, pixel_values=pixels, grids=grids, labels=labels).loss.backward()
+    def loss() -> torch.Tensor:
+        return model(input_ids=input_ids, pixel_values=pixels, grids=grids, labels=labels).loss
+
+    def released_loss() -> torch.Tensor:
+        """Return the loss of the same row, padded, with logits at every position."""
+        padding = max(PADDED_LENGTH, input_ids.shape[1]) - input_ids.shape[1]
+        tokens = encode_images(model, pixels, model.lora_index(grids))
+        embeds = nn.functional.pad(model.splice(input_ids, tokens), (0, 0, 0, padding))
+        states = model.language_model.model(inputs_embeds=embeds).last_hidden_state
+        padded = nn.functional.pad(labels, (0, padding), value=-100)
+        return loss_of_all_logits(states, model.get_output_embeddings().weight, padded)
+
+    def step(compute_loss: Callable[[], torch.Tensor]) -> None:
+        compute_loss().backward()
         optimiser.step()
         optimiser.zero_grad()
-
-    if plan.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(plan.device)
-    seconds = seconds_of(plan, step)
-    peak = torch.cuda.max_memory_allocated(plan.device) if plan.device.type == "cuda" else None
 
     operations = sizing.count_flops(config, text_tokens=32)
     # Forward, recomputed, and backward to the activations: the weights beside the adapters are frozen.
     total = 3 * sum(operations.values())
-    row = {"way": "monkeylib", "batch": 1}
-    yield {
-        "what": "training step, adapters and resampler, checkpointed",
-        **row,
-        "value": seconds,
-        "unit": "s",
-        "share of GEMM": total / seconds / gemm_rate(plan),
-    }
-    if peak is not None:
-        yield {"what": "peak memory of it", **row, "value": peak / 1e9, "unit": "GB"}
-    yield {"what": "what the planner counts", **row, "value": planned_bytes(plan) / 1e9, "unit": "GB"}
+    rate = gemm_rate(plan)
+    for way, compute_loss in ((OURS, loss), (RELEASED, released_loss)):
+        row = {"way": way, "batch": 1}
+        if plan.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(plan.device)
+        seconds = seconds_of(plan, partial(step, compute_loss))
+        share = {"share of GEMM": total / seconds / rate} if way == OURS else {}
+        what = "training step, adapters and resampler, checkpointed"
+        yield {"what": what, **row, "value": seconds, "unit": "s", **share}
+        if plan.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(plan.device)
+            yield {"what": "peak memory of it", **row, "value": peak / 1e9, "unit": "GB"}
+    planned = planned_bytes(plan) / 1e9
+    yield {"what": "what the planner counts", "way": OURS, "batch": 1, "value": planned, "unit": "GB"}
     model.eval()
 
 
@@ -232,34 +247,39 @@ def planned_bytes(plan: Plan) -> int:
 
 
 def curve(plan: Plan, seconds: int, out: Path) -> Iterator[Row]:
-    """The loss of the profile `small` while it trains for so many seconds."""
-    folder = out / "small"
-    command = [sys.executable, "-m", "monkeylib.cli", "train", "--profile", "small", "--out", str(folder)]
+    """The loss of the profile `small` while it trains for so many seconds; tiny, that of `smoke`."""
+    profile = "smoke" if plan.is_tiny else "small"
+    folder = out / profile
+    command = [sys.executable, "-m", "monkeylib.cli", "train", "--profile", profile, "--out", str(folder)]
     try:
         process = subprocess.run(command, timeout=seconds, capture_output=True, text=True)
         failure = None if process.returncode == 0 else process.stderr.strip().splitlines()[-1]
     except subprocess.TimeoutExpired:
         failure = None
     if failure is not None:
-        yield {"what": "training of `small`", "way": "monkeylib", "failed": failure}
+        yield {"what": f"training of `{profile}`", "way": OURS, "failed": failure}
         return
 
     for path in sorted(folder.rglob("metrics.csv")):
         with path.open(encoding="utf-8", newline="") as lines:
             for line in csv.DictReader(lines):
-                yield {"what": "training of `small`", "way": "monkeylib", **line}
+                # A logger writes a line for each source of values; those of others are empty in it.
+                values = {name: float(value) for name, value in line.items() if value}
+                if any("loss" in name for name in values):
+                    yield {"what": f"training of `{profile}`", "way": OURS, **values}
 
 
 def measure(plan: Plan, out: Path, curve_seconds: int) -> Iterator[Row]:
     """Return all rows, one after the other."""
     model = build(plan)
     yield from encoding(plan, model)
-    yield from generation(plan, model, "monkeylib")
+    yield from generation(plan, model, OURS)
+    yield from generation(plan, model, RELEASED)
 
     # A peer of the paper's size, or of that of the benchmark on CPUs.
     with new_weights(plan):
         peer = build_internvl(1 if plan.is_tiny else 32, is_large=not plan.is_tiny)
-    yield from generation(plan, peer, "transformers' InternVL")
+    yield from generation(plan, peer, PEER)
     del peer
 
     yield from training(plan, model)
@@ -275,14 +295,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try every step")
     parser.add_argument(
-        "--curve-seconds", type=int, help="of training `small`; by default 240, with --tiny 0"
+        "--curve-seconds", type=int, help="of training; by default 240, with --tiny 60"
     )
     options = parser.parse_args(arguments)
 
     plan = Plan(torch.device(options.device), options.tiny)
     curve_seconds = options.curve_seconds
     if curve_seconds is None:
-        curve_seconds = 0 if plan.is_tiny else 240
+        curve_seconds = 60 if plan.is_tiny else 240
     name = torch.cuda.get_device_name(plan.device) if plan.device.type == "cuda" else "CPU"
 
     options.out.mkdir(parents=True, exist_ok=True)

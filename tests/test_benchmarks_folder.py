@@ -222,8 +222,14 @@ def test_every_step_of_the_gpu_script_runs_at_a_tiny_size(tmp_path):
 
     assert ("images encoded", "the released way") in measured
     assert ("tokens after it", "transformers' InternVL") in measured
-    assert any(what.startswith("training step") for what, _ in measured)
-    assert all(row["value"] > 0 and row["device"] == "CPU" and row["tiny"] for row in rows)
+    for what in ("first token", "training step, adapters and resampler, checkpointed"):
+        assert {(what, "monkeylib"), (what, "the released way")} <= measured
+
+    # The loss of the training, step by step.
+    curve = [row for row in rows if row["what"] == "training of `smoke`"]
+    assert [row["step"] for row in curve if "train/loss" in row] == [0, 1, 2, 3]
+    assert all(row["value"] > 0 for row in rows if row not in curve)
+    assert all(row["device"] == "CPU" and row["tiny"] for row in rows)
 
 
 # Captions
