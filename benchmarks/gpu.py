@@ -294,9 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try every step")
-    parser.add_argument(
-        "--curve-seconds", type=int, help="of training; by default 240, with --tiny 60"
-    )
+    parser.add_argument("--curve-seconds", type=int, help="of training; by default 240, with --tiny 60")
     options = parser.parse_args(arguments)
 
     plan = Plan(torch.device(options.device), options.tiny)

@@ -21,31 +21,20 @@ from pathlib import Path
 import numpy as np
 import pages
 import torch
+from exponents import Measured, growth_row
 from language import build_monkey, make_image, make_questions
 from pairing import Row, Settings, in_process, seconds_of, write_json
 from PIL import Image
 from run import restart_with_fixed_allocator
 from transformers import Qwen2Config
 
-from monkeylib import profiles, resources, sizing
+from monkeylib import profiles, resources, sizing, tables
 from monkeylib.data.mixture import load_mixture
 from monkeylib.image_processor import MonkeyImageProcessor
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
 from monkeylib.model.generation import empty_cache
 
 FOLDER = Path(__file__).parent
-Measured = list[tuple[float, float]]  # (size, seconds)
-
-
-def exponent(measured: Measured) -> float:
-    """Return e of `seconds ~ size^e`, fitted to the larger half of the sizes (three of them at least).
-
-    >>> round(exponent([(1, 2.0), (2, 8.0), (4, 32.0)]), 3)
-    2.0
-    """
-    larger = measured[min(len(measured) // 2, len(measured) - 3) :] if len(measured) > 3 else measured
-    sizes, seconds = (np.log([pair[index] for pair in larger]) for index in (0, 1))
-    return float(np.polyfit(sizes, seconds, 1)[0])
 
 
 def least(works: dict[float, Callable[[], object]], rounds: int) -> Measured:
@@ -57,21 +46,6 @@ def least(works: dict[float, Callable[[], object]], rounds: int) -> Measured:
         for size, work in works.items():
             times[size].append(seconds_of(work)[0])
     return [(size, min(values)) for size, values in times.items()]
-
-
-def growth_row(quantity: str, unit: str, work: str, measured: Measured) -> Row:
-    """Return the row of a quantity: its range, what the ends cost, and the exponent."""
-    (least_size, least_seconds), (most_size, most_seconds) = measured[0], measured[-1]
-    return {
-        "work": work,
-        "grows with": quantity,
-        "from": f"{least_size:g} {unit}",
-        "to": f"{most_size:g} {unit}",
-        "seconds at the least": float(f"{least_seconds:.3g}"),
-        "seconds at the most": float(f"{most_seconds:.3g}"),
-        "exponent": round(exponent(measured), 2),
-        "measured": "; ".join(f"{size:g}: {seconds:.3g} s" for size, seconds in measured),
-    }
 
 
 def of_views(settings: Settings) -> list[Row]:
@@ -272,6 +246,11 @@ def arithmetic(rows: Sequence[Row]) -> list[Row]:
             lines.append(
                 {"what": f"views of 100 million images of {label}, core hours", "value": f"{hours:,.0f}"}
             )
+    # By a straight line, as on the page about clusters.
+    for run in tables.read_csv(FOLDER / "results" / "caption_growth.csv"):
+        if run["kind"] == "extrapolated" and int(run["images"]) == 100_000_000:
+            what = "captions of 100 million images beside what the experts take, core hours"
+            lines.append({"what": what, "value": f"{float(run['CPU s']) / 3600:,.0f}"})
     return lines
 
 

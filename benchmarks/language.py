@@ -164,8 +164,7 @@ def loss_rows(settings: Settings) -> list[Row]:
         build = loss_pair_builder(labels, vocabulary)
         rounds = Settings(min(settings.rounds, 2), settings.is_quick)
         rows.append(compare_time("loss, forward and backward", RELEASED, size, build(), rounds, target))
-        if labels == 100:
-            rows.append(compare_memory("peak memory of the loss", RELEASED, size, build, target=None))
+        rows.append(compare_memory("peak memory of the loss", RELEASED, size, build, target=None))
     return rows
 
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monkeylib import resources
+from exponents import growth_row
+
+from monkeylib import resources, tables
 from monkeylib.reproduce.tables import fill_blocks, markdown_table
 
 FOLDER = Path(__file__).parent
@@ -116,6 +118,18 @@ def machine_line(document: Mapping[str, Any]) -> str:
     )
 
 
+def caption_growth() -> list[dict[str, Any]]:
+    """Return the row of the caption pipeline from the results of caption_growth.py; none without them."""
+    path = RESULTS / "caption_growth.csv"
+    if not path.is_file():
+        return []
+
+    runs = [row for row in tables.read_csv(path) if row["kind"] == "measured"]
+    measured = sorted((float(row["images"]), float(row["CPU s"])) for row in runs)
+    work = f"`monkeylib caption` with two light experts, on {runs[0]['processor']}"
+    return [growth_row("images", "images", work, measured)]
+
+
 def fill_page(page: str) -> str:
     """Return the page with the tables of the results in their marked places."""
     nothing = "Nothing has been measured yet.\n"
@@ -133,8 +147,9 @@ def fill_page(page: str) -> str:
         document = read(f"{name}.json")
         if document is None:
             return nothing
+        rows = document["rows"] + (caption_growth() if name == "growth" else [])
         text = machine_line(document) if "machine" in document else ""
-        return f"{text}\n{markdown_table(document['rows'])}" if text else markdown_table(document["rows"])
+        return f"{text}\n{markdown_table(rows)}" if text else markdown_table(rows)
 
     return fill_blocks(page, render)
 

@@ -8,22 +8,20 @@ they take them.
 """
 
 import io
+import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from pairing import Pair, Row, Settings, compare_memory, compare_time, limit_row, seconds_of
+from pairing import Pair, Row, Settings, compare_memory, compare_time, limit_row, ratio_row, seconds_of
 from PIL import Image
 from torch.nn import functional as F
-from transformers import BlipImageProcessorPil
 
 from monkeylib import profiles, resources
-from monkeylib.captions.models import crop
 from monkeylib.data.records import Record
 from monkeylib.image_processor import MonkeyImageProcessor
-from monkeylib.images import open_image
 from monkeylib.model.normalisation import CLIP_MEAN, CLIP_STD, normalise_bytes
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.profiles import build
@@ -143,6 +141,7 @@ def against_transformers(settings: Settings) -> list[Row]:
     for size, ((width, height), grid) in FILES.items():
         content, times = make_jpeg(width, height), 1 if settings.is_quick else REPEATS[size]
         processor = MonkeyImageProcessor(TILE, *grid, exact=False)
+        path, of_size = "JPEG to views, in bytes", []
         for model, process in transformers_processors(grid).items():
 
             def other(content: bytes = content, process: Callable = process) -> Any:
@@ -152,7 +151,15 @@ def against_transformers(settings: Settings) -> list[Row]:
             prepare = lambda content=content, processor=processor: processor(content).pixel_values  # noqa: E731
             pair = Pair(prepare, other, lambda *_: True, repeats=times)
             against = f"transformers' processor of {model}"
-            rows.append(compare_time("JPEG to views, in bytes", against, size, pair, settings, 1.3))
+            of_size.append(compare_time(path, against, size, pair, settings, 1.3))
+        rows += of_size
+
+        # The processor in the middle of the four, against monkeylib beside each of them.
+        if of_size:
+            mine, others = ([row[way] for row in of_size] for way in ("monkeylib", "other"))
+            middle = [statistics.median(others)]
+            against = "the median of the four"
+            rows.append(ratio_row(path, against, size, "s", [statistics.median(mine)], middle, 2))
     return rows
 
 
@@ -177,34 +184,8 @@ def training_loader(settings: Settings) -> list[Row]:
     return [limit_row("training loader, in bytes", size, "images/s", rates, 80, is_upper=False)]
 
 
-def region_crops(settings: Settings) -> list[Row]:
-    """Return the rows of the crops of twenty objects for BLIP-2's matcher, without the matcher itself.
-
-    The released code opens the file for each object, and gives the matcher one crop at a time.
-    """
-    prepare = BlipImageProcessorPil(size={"height": 224, "width": 224})
-    rows = []
-    for size, ((width, height), _) in FILES.items():
-        content = make_jpeg(width, height)
-        corners = np.random.default_rng(0).uniform(0, 0.7, (20, 2))
-        boxes = [(x * width, y * height, (x + 0.3) * width, (y + 0.3) * height) for x, y in corners]
-
-        def opened_once(content: bytes = content, boxes: Sequence = tuple(boxes)) -> torch.Tensor:
-            image = open_image(content)
-            return prepare([crop(image, box) for box in boxes], return_tensors="pt").pixel_values
-
-        def opened_for_each(content: bytes = content, boxes: Sequence = tuple(boxes)) -> torch.Tensor:
-            crops = [crop(Image.open(io.BytesIO(content)).convert("RGB"), box) for box in boxes]
-            return torch.cat([prepare(one, return_tensors="pt").pixel_values for one in crops])
-
-        pair = Pair(opened_once, opened_for_each, torch.equal)
-        rows.append(compare_time("crops of 20 objects for the matcher", RELEASED, size, pair, settings, 4))
-    return rows
-
-
 ROWS = {
     "preprocessing": against_released,
     "preprocessing_peers": against_transformers,
     "training_loader": training_loader,
-    "region_crops": region_crops,
 }

@@ -30,6 +30,7 @@ FOLDER = Path(__file__).parent
 # Each has `ROWS`: the name of a group of rows -> the function that measures them.
 MODULES = (
     "preprocessing",
+    "matching",
     "visual",
     "tile_adapters",
     "language",

@@ -202,11 +202,11 @@ def test_page_shows_the_committed_results():
 
 
 def test_exponents_are_fitted_to_the_larger_sizes():
-    growth = load("growth")
+    growth, exponents = load("growth"), load("exponents")
     measured = [(size, 5 + size**2) for size in (1, 2, 100, 200, 400, 800)]
-    assert growth.exponent(measured) == pytest.approx(2, abs=0.01)
+    assert exponents.exponent(measured) == pytest.approx(2, abs=0.01)
 
-    row = growth.growth_row("pixels", "Mpx", "JPEG to views, 2x2", [(1.0, 2.0), (2.0, 4.0), (4.0, 8.0)])
+    row = exponents.growth_row("pixels", "Mpx", "JPEG to views, 2x2", [(1.0, 2.0), (2.0, 4.0), (4.0, 8.0)])
     assert row["exponent"] == 1.0
     assert growth.extrapolate(row, 3.0) == pytest.approx(6, rel=0.05)
     assert growth.extrapolate(row, 40.0) == pytest.approx(80, rel=0.01)
