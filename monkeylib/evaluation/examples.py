@@ -178,12 +178,17 @@ class OpenedImages(NamedTuple):
     file_digests: dict[str, str]
 
 
-def open_images(examples: Sequence[Example], file_digests: FileDigests) -> OpenedImages:
+def open_images(
+    examples: Sequence[Example],
+    file_digests: FileDigests,
+    prepare: Callable[[ImageInput], Any] = open_image,
+) -> OpenedImages:
     """Open the images of a batch, each once, whatever number of its questions are about it.
 
     Args:
         examples: the examples of the batch.
         file_digests: digests of files from earlier calls.
+        prepare: opens an image, and makes of it what the model takes in its place, such as its views.
     """
     # Functions that read no images take examples without one.
     by_key = {example.image_key: example for example in reversed(examples) if example.image is not None}
@@ -194,13 +199,16 @@ def open_images(examples: Sequence[Example], file_digests: FileDigests) -> Opene
     files = _image_files(by_key)
     digests = file_digests.image_digests([file for group in files.values() for file in group])
 
-    opened_images: dict[str, ImageInput] = {}
+    opened_images: dict[str, Any] = {}
     errors_of_images: dict[str, str] = {}
     for key, image in images.items():
         try:
-            opened_images[key] = open_image(image)
+            opened_images[key] = prepare(image)
         except ImageError as error:
             errors_of_images[key] = f"image: {error.code}"
+        except ValueError:
+            # A grid that it cannot have: the model refuses it, in its own words, with each of its questions.
+            opened_images[key] = image
 
     opened = []
     errors = {}

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from monkeylib import inference, resources
 from monkeylib.digests import FileDigests
@@ -39,7 +39,7 @@ from monkeylib.evaluation.examples import (
     read_complete_lines,
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.images import ImageError
+from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.model.generation import Answer
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile
@@ -162,7 +162,8 @@ def predict(
 
     Args:
         model: a Monkey, or any function from a batch of examples to their answers. An attribute `name` of
-            the function identifies it, and `templates` has the texts of its prompts by their names.
+            the function identifies it, `templates` has the texts of its prompts by their names, and
+            `prepare_image` makes of an image what it takes in its place, while another batch is answered.
         examples: with unique ids.
         path: the predictions file.
         batch_size: examples answered at once.
@@ -313,7 +314,8 @@ def _answer_batches(
         if bars:
             bars.add_task(path.stem, total)
 
-        for batch, images in _open_ahead(batches, file_digests):
+        prepare = getattr(answer, "prepare_image", open_image)
+        for batch, images in _open_ahead(batches, file_digests, prepare):
             # Too many even if all the others have an answer.
             if limit.is_exceeded(num_failed):
                 break
@@ -332,13 +334,16 @@ def _answer_batches(
 
 
 def _open_ahead(
-    batches: Sequence[Sequence[Example]], file_digests: FileDigests
+    batches: Sequence[Sequence[Example]], file_digests: FileDigests, prepare: Callable[[ImageInput], Any]
 ) -> Iterator[tuple[Sequence[Example], OpenedImages]]:
-    """Yield batches with their images, those of the next one being opened while one is answered."""
-    images = open_images(batches[0], file_digests)
+    """Yield batches with their images, those of the next one being opened and prepared while one is
+    answered."""
+    images = open_images(batches[0], file_digests, prepare)
     with ThreadPoolExecutor(1, thread_name_prefix="images") as pool:
         for batch, following in itertools.zip_longest(batches, batches[1:]):
-            ahead = None if following is None else pool.submit(open_images, following, file_digests)
+            ahead = None
+            if following is not None:
+                ahead = pool.submit(open_images, following, file_digests, prepare)
             yield batch, images
             if ahead is not None:
                 images = ahead.result()

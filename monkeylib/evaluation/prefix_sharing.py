@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import BatchFeature
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -65,7 +66,8 @@ class PrefixSharingMonkey:
 
         # Of an automatic grid, the number of views depends on the image.
         views_of_images = {
-            key: self.processor.image_processor(image, self.grid) for key, image in new_images.items()
+            key: image if isinstance(image, BatchFeature) else self.prepare_image(image)
+            for key, image in new_images.items()
         }
         num_views = {key: len(tokens) for key, tokens in self._visual_tokens.items()}
         num_views |= {key: len(views["pixel_values"]) for key, views in views_of_images.items()}
@@ -104,7 +106,16 @@ class PrefixSharingMonkey:
         inputs = {"input_ids": input_ids, "attention_mask": mask, **state}
         return generate(self.model, self.processor.tokenizer, inputs, self.max_new_tokens)
 
-    def _select_new_images(self, examples: Sequence[Example]) -> dict[str, ImageInput]:
+    def prepare_image(self, image: ImageInput) -> BatchFeature:
+        """Open an image and return its views; safe beside a call that answers.
+
+        Raises:
+            ImageError: it cannot be read.
+            ValueError: it can have no such grid.
+        """
+        return self.processor.image_processor(image, self.grid)
+
+    def _select_new_images(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Return the batch's images that have no visual tokens yet, and drop the tokens of all others."""
         by_key: dict[str, Example] = {}
         for example in examples:

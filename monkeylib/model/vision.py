@@ -24,8 +24,8 @@ from monkeylib.model.tile_lora import NO_LORA, TileLoRA, plan_chunks
 # width 512 and 4 layers, 99 instead of 55 MB without gradients with twice as many bytes.
 CPU_CHUNK_BYTES = 8 * 2**20
 
-# The same on an accelerator, which multiplies the views of a whole batch as one: 64 views at the paper's size,
-# or twelve images. More add memory and nothing else. Counted, not measured.
+# The same on an accelerator, which multiplies the views of a whole batch as one: 64 views of the paper, or
+# twelve images. More would add memory and nothing else. Counted, not measured.
 ACCELERATOR_CHUNK_BYTES = 2 * 2**30
 
 

@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from monkeylib import prompts
-from monkeylib.evaluation import examples as evaluation_examples
 from monkeylib.evaluation import predict as evaluation_predict
 from monkeylib.evaluation.examples import Example, read_complete_lines, read_predictions
 from monkeylib.evaluation.predict import TooManyFailures, predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
-from tests.support import noise_questions
+from monkeylib.image_processor import MonkeyImageProcessor
+from monkeylib.jpeg_files import JpegFile
+from tests.support import noise_questions, random_monkey
 
 
 def _echo(examples):
@@ -57,6 +59,39 @@ def test_images_of_the_next_batch_are_opened_while_one_is_answered(tmp_path, mon
     examples = noise_questions.make_examples(3, 1)
     predict(answer, examples, tmp_path / "p.jsonl", batch_size=1, progress=False, name="echo")
     assert is_open == [True, True]
+
+
+def test_views_are_made_beside_the_thread_that_answers(monkey, tmp_path, monkeypatch):
+    """Each image's once, and those of an image that cannot be cut like this by the call that refuses it."""
+    prepared = []
+    make_views = MonkeyImageProcessor.preprocess
+
+    def watched_preprocess(processor, image, *arguments):
+        prepared.append(threading.current_thread().name)
+        return make_views(processor, image, *arguments)
+
+    monkeypatch.setattr(MonkeyImageProcessor, "preprocess", watched_preprocess)
+    examples = noise_questions.make_examples(3, 2)
+    predict(monkey, examples, tmp_path / "p.jsonl", batch_size=2, max_new_tokens=3, progress=False)
+    first, *others = prepared
+    assert first == "MainThread" and len(others) == 2
+    assert all(name.startswith("images") for name in others)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_file_is_opened_as_its_views_need_it(exact, tmp_path, monkeypatch):
+    """Unless views are exact, a JPEG file is decoded when its size is known to suffice."""
+    monkey = random_monkey.make_monkey()
+    monkey.processor.image_processor.exact = exact
+    file = tmp_path / "photograph.jpg"
+    Image.new("RGB", (640, 480), "red").save(file)
+    decoded = []
+    decode = JpegFile.decode
+    monkeypatch.setattr(JpegFile, "decode", lambda *arguments: decoded.append(1) or decode(*arguments))
+
+    examples = [replace(example, image=file) for example in noise_questions.make_examples(1, 2)]
+    predict(monkey, examples, tmp_path / "p.jsonl", max_new_tokens=3, progress=False)
+    assert len(decoded) == int(not exact)
 
 
 def test_interrupted_run_ends_with_the_same_file(monkey, tmp_path):
@@ -386,16 +421,16 @@ def test_image_that_is_replaced_while_it_is_read_is_asked_about_again(pages, tmp
     """The digest of a file is taken before it is opened, so that it never belongs to a later image."""
     (example, *_), folder = pages
     path = tmp_path / "p.jsonl"
-    open_image = evaluation_examples.open_image
+    open_image = evaluation_predict.open_image
 
     def open_and_replace(image):
         opened = open_image(image)
         noise_questions.make_image(9).save(folder / "0.png")
         return opened
 
-    monkeypatch.setattr(evaluation_examples, "open_image", open_and_replace)
+    monkeypatch.setattr(evaluation_predict, "open_image", open_and_replace)
     predict(_mean_pixel, [example], path, progress=False)
-    monkeypatch.setattr(evaluation_examples, "open_image", open_image)
+    monkeypatch.setattr(evaluation_predict, "open_image", open_image)
 
     (before,) = read_predictions(path)
     again = predict(_mean_pixel, [example], path, progress=False)
