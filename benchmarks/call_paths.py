@@ -310,7 +310,7 @@ WAYS = {
         end="gather_shards",
     ),
     "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 12, 1),
+    "answer": Way("image → answer", answer_question, 15, 6),
 }
 
 

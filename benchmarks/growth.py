@@ -149,6 +149,7 @@ def of_questions(settings: Settings) -> list[Row]:
     """`answer_batch` by the number of questions on one image."""
     counts = (1, 4, 16) if settings.is_quick else (1, 2, 4, 8, 16, 32)
     monkey = build_monkey(quick=True)
+    monkey.cached_images = 0
     image = make_image()
 
     def ask(count: int) -> Callable[[], object]:

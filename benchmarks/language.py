@@ -129,6 +129,8 @@ def shared_questions(settings: Settings) -> list[Row]:
     """Return the rows of questions about one image, and of the second turn of a chat."""
     count = 8 if settings.is_quick else 16
     monkey = build_monkey(settings.is_quick)
+    # Each round encodes its image anew.
+    monkey.cached_images = 0
     # One round takes as long as several of other paths.
     fewer = Settings(min(settings.rounds, 2), settings.is_quick)
     pair = sharing_pair(monkey, count)

@@ -64,6 +64,7 @@ def half_precision(settings: Settings) -> list[Row]:
         folder = Path(parent) / "half"
         load_model(base, dtype="float16").save(folder)
         half, full = load_model(folder), load_model(base, dtype="float32")
+    half.cached_images = full.cached_images = 0
 
     def answer(monkey: object) -> str:
         return str(monkey.answer(image, QUESTION, max_new_tokens=10))

@@ -16,7 +16,15 @@ from monkeylib.messages import ImagePart, Turns, lay_out, read_messages, replace
 from monkeylib.prompts import PromptLayout
 
 # Arguments of calling the processor.
-_CALL_ARGUMENTS = ("grid", "padding_side", "padding", "max_length", "truncation", "return_tensors")
+_CALL_ARGUMENTS = (
+    "grid",
+    "padding_side",
+    "padding",
+    "max_length",
+    "truncation",
+    "return_tensors",
+    "prepares_images",
+)
 
 
 class ChatProcessor(ProcessorMixin):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from transformers import BatchFeature
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib import resources
 from monkeylib.checkpoints import hub
 from monkeylib.checkpoints.model_card import write_card
+from monkeylib.encodings import IdentifiedImage, ImageMemory, Prompts, identify_images
 from monkeylib.errors import shorten
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, read_messages
 from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer
-from monkeylib.model.streaming import AnswerStream, stream
+from monkeylib.model.streaming import AnswerStream, check_one_answer, stream
 from monkeylib.model.tile_lora import check_grid, limit_auto_grid
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
-from monkeylib.session import Session, encode_images
+from monkeylib.session import EncodedImage, Session
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
@@ -32,6 +35,11 @@ class Monkey:
     Fields:
         model, processor: of one checkpoint.
         grid: another grid of tiles than the processor's, see `with_grid`.
+        cached_images: encoded images that stay in memory, so that an image is encoded once in all calls: the
+            last ones, of which each has 10 MB of visual tokens in the released Monkey. With them stay the
+            keys and values of the last conversation, and of no other: a language model of 7B has 0.5 MB of
+            them a token. They serve whatever call comes next, as long as the weights are the same. 0 keeps
+            nothing; `forget_images` frees what there is. A raised model keeps nothing.
 
     Raises:
         ValueError: as `MonkeyImageProcessor.check_normalisation`.
@@ -40,11 +48,17 @@ class Monkey:
     model: MonkeyForConditionalGeneration
     processor: MonkeyProcessor
     grid: Grid | AutoGrid | None = None
+    cached_images: int = 16
+
+    _memory: ImageMemory = field(default_factory=ImageMemory, init=False, repr=False, compare=False)
 
     # Whether questions about one image share a session.
     has_sessions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        room = self.cached_images
+        if isinstance(room, bool) or not isinstance(room, int) or room < 0:
+            raise ValueError(f"cached_images is {shorten(room)}: expected a whole number from 0")
         vision = self.model.config.vision_config
         self.processor.image_processor.check_normalisation(vision.model_type)
 
@@ -76,7 +90,14 @@ class Monkey:
         limited = self.limit_grid(grid)
         if isinstance(limited, Grid):
             check_grid(self.model.config, *limited)
-        return replace(self, grid=limited)
+        other = replace(self, grid=limited)
+        # Another grid is another image to the memory.
+        other._memory = self._memory
+        return other
+
+    def forget_images(self) -> None:
+        """Free the encoded images and the keys and values that are kept; see `cached_images`."""
+        self._memory.clear()
 
     def answer(
         self,
@@ -130,31 +151,28 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
-        prompt, end_ids = prompt or self.default_prompt, self.end_ids
+        if not self.has_sessions:
+            inputs = self.prepare(images, texts, prompt, grid)
+            return self.generate(inputs, max_new_tokens, **options)
+
+        prompt = prompt or self.default_prompt
+        prompts = self._read(images, texts, prompt, grid)
+        generation.check_prompts(
+            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
+        )
         answers: dict[int, Answer] = {}
 
         # Questions about one image share it. Samples of a batch are drawn together.
-        shares = self.has_sessions and not options.get("do_sample")
-        rows = _rows_of_images(images) if shares else {}
-        for numbers in rows.values():
-            if len(numbers) > 1:
-                session = self.session(images[numbers[0]], grid)
-                shared = [texts[number] for number in numbers]
-                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
+        for numbers in prompts.rows_of_images().values():
+            if len(numbers) > 1 and not options.get("do_sample"):
+                with self._lend_session(prompts.images[numbers[0]]) as session:
+                    shared = [texts[number] for number in numbers]
+                    of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
                 answers.update(zip(numbers, of_image, strict=True))
 
         others = [number for number in range(len(questions)) if number not in answers]
-        if others:
-            inputs = self.prepare(
-                [images[number] for number in others],
-                [texts[number] for number in others],
-                prompt,
-                grid,
-            )
-            generated = generation.generate(
-                self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=end_ids, **options
-            )
-            answers.update(zip(others, generated, strict=True))
+        generated = self._complete(prompts.select(others), max_new_tokens, options)
+        answers.update(zip(others, generated, strict=True))
         return [answers[number] for number in range(len(questions))]
 
     def chat(
@@ -204,8 +222,15 @@ class Monkey:
             prompt: name of the prompt around the texts of each of the user's messages.
             max_new_tokens, grid, options: as in `answer`.
         """
-        inputs = self.prepare_messages(messages, prompt, grid)
-        return self.generate(inputs, max_new_tokens, **options)[0]
+        if not self.has_sessions:
+            inputs = self.prepare_messages(messages, prompt, grid)
+            return self.generate(inputs, max_new_tokens, **options)[0]
+
+        prompts = self._read_messages(messages, prompt, grid)
+        generation.check_prompts(
+            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
+        )
+        return self._complete(prompts, max_new_tokens, options)[0]
 
     def stream(
         self,
@@ -239,11 +264,32 @@ class Monkey:
         grid: GridInput | None = None,
         **options: Any,
     ) -> AnswerStream:
-        """Answer as `answer_messages` does, part by part as in `stream`."""
-        inputs = self.prepare_messages(messages, prompt, grid)
-        return stream(
-            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        """Answer as `answer_messages` does, part by part as in `stream`; images are encoded at once."""
+        if not self.has_sessions:
+            inputs = self.prepare_messages(messages, prompt, grid)
+            return self._stream(inputs, max_new_tokens, options)
+
+        prompts = self._read_messages(messages, prompt, grid)
+        on_end = options.pop("on_end", None)
+        generation.check_prompts(
+            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
         )
+        check_one_answer(options)
+        if not prompts.images[0]:
+            return self._stream(self._encode_prompts(prompts), max_new_tokens, {**options, "on_end": on_end})
+
+        def end(answer: Answer) -> None:
+            with _without_contexts(self.model):
+                self._memory.keep_session(session, key, is_late=True)
+            if on_end is not None:
+                on_end(answer)
+
+        with _without_contexts(self.model):
+            session, key = self._memory.take_session(
+                self.model, self.processor, prompts.images[0], self.cached_images
+            )
+            is_repeatable = _is_repeatable(prompts, options)
+            return session.stream_ids(prompts.ids[0], max_new_tokens, options, is_repeatable, on_end=end)
 
     def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
         """Return a session about an image, or about several that stand in front of each question.
@@ -258,9 +304,30 @@ class Monkey:
             ValueError: an image that cannot be read, or as `limit_grid`.
         """
         image = _require_image(image)
-        images = list(image) if isinstance(image, list | tuple) else [image]
-        encoded = encode_images(self.model, self.processor, images, self.limit_grid(grid))
-        return Session(self.model, self.processor, encoded)
+        images = image if isinstance(image, list | tuple) else [image]
+        return Session(self.model, self.processor, self.encode(images, grid))
+
+    def encode(
+        self, images: Sequence[ImageInput], grid: GridInput | None = None, use_lora: bool = True
+    ) -> list[EncodedImage]:
+        """Open and encode images, of which none is encoded again as long as it is kept (`cached_images`).
+
+        Args:
+            images: anything that `images.open_image` reads.
+            grid: as in `answer`.
+            use_lora: as in `MonkeyForConditionalGeneration.get_image_features`.
+
+        Raises:
+            ValueError: as `session`, or a raised model, whose encodings are its base's own.
+        """
+        if not self.has_sessions:
+            raise ValueError("a raised model encodes images in its base's own way: ask it by `answer`")
+        of_images = self.processor.image_processor
+        opened = [of_images.open(image) for image in images]
+        limited = self.limit_grid(grid)
+        grids = [of_images.select_grid(image.size, limited) for image in opened]
+        identified = identify_images(self.processor, opened, grids)
+        return self._memory.encode(self.model, self.processor, identified, self.cached_images, use_lora)
 
     def prepare(
         self,
@@ -284,6 +351,24 @@ class Monkey:
         self._check_context(inputs)
         return inputs.to(self.model.device)
 
+    def prepare_encoded(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> Mapping[str, Any]:
+        """Return model inputs as `prepare` does, with visual tokens in place of views.
+
+        No image is encoded again as long as it is kept (`cached_images`). Those of a raised model are views.
+        """
+        if not self.has_sessions:
+            return self.prepare(images, texts, prompt, grid)
+        prompts = self._read(images, texts, prompt, grid)
+        visual_tokens = [ids.count(self.processor.image_token_id) for ids in prompts.ids]
+        generation.check_context(self.model, [len(ids) for ids in prompts.ids], visual_tokens)
+        return self._encode_prompts(prompts)
+
     def prepare_messages(
         self,
         messages: Sequence[Message | Mapping[str, Any]],
@@ -295,13 +380,7 @@ class Monkey:
         Raises:
             ValueError: the conversation is longer than the model reads, or as `messages.read_messages`.
         """
-        inputs = self.processor.apply_chat_template(
-            [list(read_messages(messages))],
-            prompt=prompt or self.default_prompt,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"grid": self.limit_grid(grid)},
-        )
+        inputs = self._tokenize(messages, prompt, grid, prepares_images=True)
         self._check_context(inputs)
         return inputs.to(self.model.device)
 
@@ -346,9 +425,91 @@ class Monkey:
         visual_tokens = generation.count_visual_tokens(self.model, inputs["input_ids"])
         generation.check_context(self.model, prompt_tokens, visual_tokens)
 
+    # Prompts whose images may be encoded already
+
+    def _read(
+        self, images: Sequence[Any], texts: Sequence[Content], prompt: str | None, grid: GridInput | None
+    ) -> Prompts:
+        """Return prompts with opened images; arguments and errors as of `prepare`."""
+        inputs = self.processor(
+            images=list(images),
+            text=list(texts),
+            prompt=prompt,
+            grid=self.limit_grid(grid),
+            prepares_images=False,
+        )
+        return self._identify(inputs)
+
+    def _read_messages(
+        self, messages: Sequence[Message | Mapping[str, Any]], prompt: str | None, grid: GridInput | None
+    ) -> Prompts:
+        """Return a conversation with opened images; arguments and errors as of `prepare_messages`."""
+        messages = read_messages(messages)
+        prompts = self._identify(self._tokenize(messages, prompt, grid, prepares_images=False))
+        return prompts._replace(has_history=any(message.role == "assistant" for message in messages))
+
+    def _tokenize(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None,
+        grid: GridInput | None,
+        prepares_images: bool,
+    ) -> BatchFeature:
+        return self.processor.apply_chat_template(
+            [list(read_messages(messages))],
+            prompt=prompt or self.default_prompt,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"grid": self.limit_grid(grid), "prepares_images": prepares_images},
+        )
+
+    def _identify(self, inputs: Mapping[str, Any]) -> Prompts:
+        rows = zip(inputs["input_ids"].tolist(), inputs["attention_mask"].sum(dim=1).tolist(), strict=True)
+        images = [
+            identify_images(self.processor, of_prompt, grids)
+            for of_prompt, grids in zip(inputs["images"], inputs["grids"], strict=True)
+        ]
+        # Padding stands on the left.
+        return Prompts([ids[len(ids) - length :] for ids, length in rows], images)
+
+    def _complete(self, prompts: Prompts, max_new_tokens: int, options: Mapping[str, Any]) -> list[Answer]:
+        """Return the answers that complete prompts; a single one goes on from what was read last."""
+        if len(prompts.ids) == 1 and prompts.images[0]:
+            with self._lend_session(prompts.images[0]) as session:
+                is_repeatable = _is_repeatable(prompts, options)
+                return [session.complete(prompts.ids[0], max_new_tokens, options, is_repeatable)]
+        if not prompts.ids:
+            return []
+        return self.generate(self._encode_prompts(prompts), max_new_tokens, **options)
+
+    def _lend_session(self, images: Sequence[IdentifiedImage]) -> contextlib.AbstractContextManager[Session]:
+        return self._memory.session(self.model, self.processor, images, self.cached_images)
+
+    def _encode_prompts(self, prompts: Prompts) -> dict[str, Any]:
+        """Return the inputs of prompts, padded on the left, with the visual tokens of their images."""
+        padded = self.processor.tokenizer.pad(
+            {"input_ids": prompts.ids}, padding_side="left", return_tensors="pt"
+        )
+        inputs = dict(padded.to(self.model.device))
+
+        images = [image for of_prompt in prompts.images for image in of_prompt]
+        if images:
+            encoded = self._memory.encode(self.model, self.processor, images, self.cached_images)
+            visual_tokens = torch.cat([image.visual_tokens for image in encoded])
+            features = BaseModelOutputWithPooling(pooler_output=visual_tokens)
+            inputs["mm_encoder_outputs"] = {"image": features}
+        return inputs
+
     def generate(self, inputs: Mapping[str, Any], max_new_tokens: int, **options: Any) -> list[Answer]:
         """Return the answers that complete the prompts of prepared `inputs`; options as in `answer`."""
         return generation.generate(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
+        )
+
+    def _stream(
+        self, inputs: Mapping[str, Any], max_new_tokens: int, options: Mapping[str, Any]
+    ) -> AnswerStream:
+        return stream(
             self.model, self.processor.tokenizer, inputs, max_new_tokens, end_ids=self.end_ids, **options
         )
 
@@ -409,17 +570,19 @@ def _require_image(image: Any) -> Any:
     return image
 
 
-def _rows_of_images(images: Sequence[Any]) -> dict[Any, list[int]]:
-    """Return for each image, or list of images, the numbers of its rows.
+def _is_repeatable(prompts: Prompts, options: Mapping[str, Any]) -> bool:
+    """Return whether answers must not depend, to the last bit, on what was answered before.
 
-    A file is the same by its path, anything else if it is the same object.
+    Those of a conversation may: it goes on from its earlier answers as they were generated.
     """
-    rows: dict[Any, list[int]] = {}
-    for number, image in enumerate(images):
-        parts = image if isinstance(image, list | tuple) else [image]
-        key = tuple(str(part) if isinstance(part, str | Path) else id(part) for part in parts)
-        rows.setdefault(key, []).append(number)
-    return rows
+    return not prompts.has_history or options.get("seed") is not None
+
+
+@contextlib.contextmanager
+def _without_contexts(model: torch.nn.Module) -> Iterator[None]:
+    """Leave the caller's inference mode and autocast: a stream is computed in a thread that has neither."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(model.device.type, enabled=False):
+        yield
 
 
 def _write_messages(

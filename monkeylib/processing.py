@@ -6,6 +6,7 @@ never sees a path, and `<img>` in a user's text stays text.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from PIL import Image
@@ -176,6 +177,7 @@ class MonkeyProcessor(ChatProcessor):
         truncation: bool | str = False,
         add_special_tokens: bool = False,
         return_tensors: TensorType = "pt",
+        prepares_images: bool = True,
     ) -> BatchFeature:
         """Prepare one prompt or a batch.
 
@@ -197,6 +199,8 @@ class MonkeyProcessor(ChatProcessor):
             add_special_tokens: always False: the special tokens of a prompt are those of its images and those
                 in the processor's `prompt_prefix`.
             return_tensors: "pt" for PyTorch or "np" for NumPy.
+            prepares_images: False to leave images as they are opened: `images` and `grids` are then lists of
+                those of each text, and there are no `pixel_values`.
 
         Raises:
             ValueError: not as many entries in `images` as texts, an image that cannot be read, a prompt that
@@ -217,15 +221,15 @@ class MonkeyProcessor(ChatProcessor):
             )
 
         rows: list[list[int]] = []
-        opened_images: list[Image.Image | JpegFile] = []
-        grids: list[Grid] = []
+        opened_images: list[list[Image.Image | JpegFile]] = []
+        grids: list[list[Grid]] = []
 
         for content, leading_images in _pair(text, images):
             parts = _open_images(content, leading_images, self.image_processor.open)
             images_of_text = [part for part in parts if not isinstance(part, str)]
             grids_of_text = [self.image_processor.select_grid(image.size, grid) for image in images_of_text]
-            opened_images += images_of_text
-            grids += grids_of_text
+            opened_images.append(images_of_text)
+            grids.append(grids_of_text)
 
             ids = self._encode(content, parts, grids_of_text, prompt)
             rows.append(ids if max_length is None else self._limit(ids, max_length, is_truncated))
@@ -243,8 +247,12 @@ class MonkeyProcessor(ChatProcessor):
             padding_side=padding_side,
             return_tensors="pt",
         )
-        if opened_images:
-            features = {**features, **self.image_processor(opened_images, grids)}
+        if not prepares_images:
+            tensors = convert_tensors(dict(features), return_tensors)
+            return BatchFeature({**tensors, "images": opened_images, "grids": grids})
+        if any(opened_images):
+            flat_images, flat_grids = list(chain(*opened_images)), list(chain(*grids))
+            features = {**features, **self.image_processor(flat_images, flat_grids)}
         return BatchFeature(convert_tensors(dict(features), return_tensors))
 
     def _encode(

@@ -17,14 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from monkeylib.images import ImageInput
+from monkeylib.images import ImageInput, JpegFile
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
-from monkeylib.model.generation import Answer, RoomyLayer, make_cache
+from monkeylib.model.generation import Answer, RoomyLayer, empty_cache, make_cache
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import AutoGrid, Grid
@@ -51,7 +52,6 @@ class EncodedImage(NamedTuple):
     grid: Grid
 
 
-@torch.no_grad()
 def encode_images(
     model: MonkeyForConditionalGeneration,
     processor: MonkeyProcessor,
@@ -72,7 +72,19 @@ def encode_images(
     """
     opened = [processor.image_processor.open(image) for image in images]
     grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
-    views = processor.image_processor(opened, grids).to(model.device)
+    return encode_opened(model, processor, opened, grids, use_lora)
+
+
+@torch.no_grad()
+def encode_opened(
+    model: MonkeyForConditionalGeneration,
+    processor: MonkeyProcessor,
+    images: Sequence[Image.Image | JpegFile],
+    grids: Sequence[Grid],
+    use_lora: bool = True,
+) -> list[EncodedImage]:
+    """Encode images that the processor has opened, each with its grid; else as `encode_images`."""
+    views = processor.image_processor(list(images), list(grids)).to(model.device)
     visual_tokens = model.get_image_features(views["pixel_values"], views["grids"], use_lora=use_lora)
 
     # The views of all images lie one after the other.
@@ -122,7 +134,7 @@ class Session:
         self, question: str = "", prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
     ) -> Answer:
         """Answer a question by itself, whatever was asked before; arguments as in `Monkey.answer`."""
-        return self._complete(self._question_ids(question, prompt), max_new_tokens, options)
+        return self.complete(self._question_ids(question, prompt), max_new_tokens, options)
 
     def answer_batch(
         self, questions: Sequence[str], prompt: str = "vqa", max_new_tokens: int = 128, **options: Any
@@ -130,10 +142,13 @@ class Session:
         """Answer several questions, each by itself, in one batch; arguments as in `Monkey.answer`."""
         rows = [self._question_ids(question, prompt) for question in questions]
         if len(rows) < 2 or not all(self._may_continue(ids, max_new_tokens, options) for ids in rows):
-            return [self._complete(ids, max_new_tokens, options) for ids in rows]
+            return [self.complete(ids, max_new_tokens, options) for ids in rows]
 
         # The images once, for all questions: keys and values [1, heads, T, width].
-        cache = self._read_images()
+        cache = self._read_images(self._prefix)
+        if cache is None:
+            return [self.complete(ids, max_new_tokens, options) for ids in rows]
+        self._read, self._cache = self._prefix, cache
         shared = [
             (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
             for layer in cache.layers
@@ -152,11 +167,11 @@ class Session:
             ),
             "past_key_values": make_cache(shared),
         }
-        return self._generate(inputs, max_new_tokens, options)
+        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
 
     def chat(self, question: str, prompt: str = "vqa", max_new_tokens: int = 128, **options: Any) -> Answer:
         """Answer a question that follows the earlier ones of this method; arguments as in `Monkey.chat`."""
-        answer = self._complete(self._chat_ids(question, prompt), max_new_tokens, options)
+        answer = self.complete(self._chat_ids(question, prompt), max_new_tokens, options)
         self.turns.append((question, answer))
         return answer
 
@@ -167,7 +182,7 @@ class Session:
 
         The turn joins the chat when the stream is at its end.
         """
-        return self._stream(
+        return self.stream_ids(
             self._chat_ids(question, prompt),
             max_new_tokens,
             options,
@@ -194,7 +209,7 @@ class Session:
             raise ValueError(
                 f"the messages have places for {places} images, but the session has {len(self._counts)}"
             )
-        return self._stream(self._message_ids(messages, prompt), max_new_tokens, options)
+        return self.stream_ids(self._message_ids(messages, prompt), max_new_tokens, options)
 
     def forget(self) -> None:
         """Begin the chat anew, about the same image."""
@@ -259,34 +274,51 @@ class Session:
         return cache
 
     @torch.no_grad()
-    def _read_images(self) -> DynamicCache:
-        """Return the keys and values of the images alone, and keep them for the next prompt."""
+    def _read_images(self, prefix: list[int]) -> DynamicCache | None:
+        """Return the keys and values of the beginning of a prompt, up to its last image.
+
+        They now belong to the caller, as those of `_continue`. None where some layers attend to a window of
+        tokens, or keep something else than keys and values.
+        """
         # One id more, which is not read: what is asked for is everything before a question.
-        cache = self._continue([*self._prefix, -1])
+        cache = self._continue([*prefix, -1])
         if cache is None:
-            cache = make_cache()
-            input_ids = torch.tensor([self._prefix], device=self.model.device)
+            images = self._images()
+            cache = empty_cache(self.model)
+            if cache.layers:
+                return None
+            input_ids = torch.tensor([prefix], device=self.model.device)
             self.model(
-                input_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-                mm_encoder_outputs=self._images(),
+                input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1, mm_encoder_outputs=images
             )
-        self._read, self._cache = self._prefix, cache
         return cache
 
-    def _prepare(self, ids: Sequence[int], max_new_tokens: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _prepare(
+        self, ids: list[int], max_new_tokens: int, options: Mapping[str, Any], is_repeatable: bool = False
+    ) -> dict[str, Any]:
         """Return the model's inputs for one prompt: with what has been read of it, or with its images."""
         input_ids = torch.tensor([ids], device=self.model.device)
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
         if not self._may_continue(ids, max_new_tokens, options):
             return inputs | {"mm_encoder_outputs": self._images()}
 
+        if is_repeatable:
+            # Nothing is left to read behind an image that ends a prompt.
+            length = min(self._images_end(ids), len(ids) - 1)
+            if self.processor.image_token_id not in ids[length:]:
+                cache = self._read_images(ids[:length])
+                if cache is not None:
+                    return inputs | {"past_key_values": cache}
+
         cache = self._continue(ids)
         if cache is not None:
             return inputs | {"past_key_values": cache}
-        return inputs | {"past_key_values": make_cache(), "mm_encoder_outputs": self._images()}
+        return inputs | {"past_key_values": empty_cache(self.model), "mm_encoder_outputs": self._images()}
+
+    def _images_end(self, ids: Sequence[int]) -> int:
+        """Return the number of tokens of a prompt up to the end of its last image."""
+        end = max(place for place, token in enumerate(ids) if token == self.processor.image_token_id) + 1
+        return end + (end < len(ids) and ids[end] == self.processor.image_end_id)
 
     def _remember(self, ids: Sequence[int], answer: Answer, inputs: Mapping[str, Any]) -> None:
         """Keep the keys and values of a prompt and its answer; those of the last token were never needed."""
@@ -299,14 +331,16 @@ class Session:
         """Return the visual tokens as the model takes them."""
         return {"image": BaseModelOutputWithPooling(pooler_output=self._visual_tokens)}
 
-    def _stream(
+    def stream_ids(
         self,
         ids: list[int],
         max_new_tokens: int,
         options: Mapping[str, Any],
+        is_repeatable: bool = False,
         on_end: Callable[[Answer], None] | None = None,
     ) -> AnswerStream:
-        inputs = self._prepare(ids, max_new_tokens, options)
+        """Complete a prompt as `complete` does, part by part; `on_end` gets the answer."""
+        inputs = self._prepare(ids, max_new_tokens, options, is_repeatable)
 
         def end(answer: Answer) -> None:
             self._remember(ids, answer, inputs)
@@ -315,13 +349,21 @@ class Session:
 
         return stream(self.model, self.processor.tokenizer, inputs, max_new_tokens, on_end=end, **options)
 
-    def _complete(self, ids: list[int], max_new_tokens: int, options: Mapping[str, Any]) -> Answer:
-        inputs = self._prepare(ids, max_new_tokens, options)
-        (answer,) = self._generate(inputs, max_new_tokens, options)
+    def complete(
+        self, ids: list[int], max_new_tokens: int, options: Mapping[str, Any], is_repeatable: bool = False
+    ) -> Answer:
+        """Complete a prompt.
+
+        Args:
+            ids: of the prompt, with the places of this session's images in their order.
+            max_new_tokens, options: as in `Monkey.answer`.
+            is_repeatable: whether the answer must be the same to the last bit whatever this session has read
+                before. The prompt is then read in two parts, up to the last image and behind it, also where
+                there is nothing to go on from: how many tokens are read at once shows in the last digits.
+        """
+        inputs = self._prepare(ids, max_new_tokens, options, is_repeatable)
+        (answer,) = generation.generate(
+            self.model, self.processor.tokenizer, inputs, max_new_tokens, **options
+        )
         self._remember(ids, answer, inputs)
         return answer
-
-    def _generate(
-        self, inputs: Mapping[str, Any], max_new_tokens: int, options: Mapping[str, Any]
-    ) -> list[Answer]:
-        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)

@@ -35,6 +35,7 @@ def test_questions_about_one_image_share_it(monkey, make_image, monkeypatch, tmp
         return encode(pixel_values, *arguments, **options)
 
     monkeypatch.setattr(monkey.model.vision, "forward", watched_encode)
+    monkey.forget_images()
     answers = monkey.answer_batch(questions, max_new_tokens=6)
 
     assert_same(answers, expected)

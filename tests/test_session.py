@@ -58,6 +58,7 @@ def test_questions_in_a_batch_share_the_image(watched, make_image):
     monkey, encoded, read = watched
     image = make_image()
     expected = [monkey.answer(image, question, max_new_tokens=6) for question in QUESTIONS]
+    monkey.forget_images()
     encoded.clear()
     read.clear()
 

@@ -76,8 +76,8 @@ def _score_about_image(monkey: Monkey, examples: Sequence[Example]) -> tuple[Ten
         ones, `[questions]`.
     """
     model, layout = monkey.model, monkey.processor.layout
-    views = monkey.processor.image_processor(examples[0].rendered_image, monkey.grid).to(model.device)
-    visual_tokens = model.get_image_features(views["pixel_values"], views["grids"])
+    (image,) = monkey.encode([examples[0].rendered_image])
+    visual_tokens = image.visual_tokens
     count = visual_tokens.shape[0] * visual_tokens.shape[1]
     prefix = layout.prefix_ids([count])
 

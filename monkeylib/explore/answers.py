@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from PIL import Image
 
 from monkeylib.digests import image_digest
+from monkeylib.encodings import ModelState, model_state
 from monkeylib.errors import choose
 from monkeylib.explore.variants import ONE_VIEW, Variant, begin_session, variants_of
 from monkeylib.images import ImageInput, open_image
@@ -22,7 +22,6 @@ from monkeylib.session import Session
 from monkeylib.tiling import Grid
 
 BASE = "base model"
-_SESSIONS = 8  # that stay, each with its image's visual tokens, keys and values
 
 
 class SideBySide:
@@ -43,7 +42,10 @@ class SideBySide:
         self.models |= {variant.title: (monkey, variant) for variant in variants_of(monkey)}
 
         self.answers: dict[str, Answer] = {}
-        self._sessions: OrderedDict[object, Session] = OrderedDict()
+
+        # Of the last conversation: what it is about, and the session of each title.
+        self._conversation: tuple[object, ...] = ()
+        self._sessions: dict[str, tuple[ModelState | None, Session]] = {}
 
     def stream(
         self,
@@ -110,14 +112,17 @@ class SideBySide:
 
     def _session(self, title: str, images: Sequence[Image.Image], grid: GridInput | None) -> Session:
         monkey, variant = self.models[title]
-        key = (title, str(grid), *map(image_digest, images))
-        if key not in self._sessions:
-            self._sessions[key] = begin_session(monkey, images, variant, grid)
+        conversation = (str(grid), *map(image_digest, images))
+        if conversation != self._conversation:
+            self._conversation, self._sessions = conversation, {}
 
-        self._sessions.move_to_end(key)
-        while len(self._sessions) > _SESSIONS:
-            self._sessions.popitem(last=False)
-        return self._sessions[key]
+        # A session belongs to the weights with which it was begun.
+        state = model_state(monkey.model)
+        begun_with, session = self._sessions.pop(title, (None, None))
+        if session is None or state is None or state != begun_with:
+            session = begin_session(monkey, images, variant, grid)
+        self._sessions[title] = state, session
+        return session
 
 
 def converse(

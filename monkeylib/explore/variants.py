@@ -10,7 +10,7 @@ from monkeylib.images import ImageInput
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.raised_monkey import RaisedMonkey
-from monkeylib.session import EncodedImage, Session, encode_images
+from monkeylib.session import EncodedImage, Session
 from monkeylib.tiling import Grid
 
 
@@ -73,9 +73,8 @@ def encode(
     Raises:
         ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
     """
-    model = require_monkey(monkey).model
-    limited = monkey.limit_grid(grid) if variant.has_tiles else Grid(0, 0)
-    return encode_images(model, monkey.processor, images, limited, use_lora=variant.has_lora)
+    seen_in = grid if variant.has_tiles else Grid(0, 0)
+    return require_monkey(monkey).encode(images, seen_in, use_lora=variant.has_lora)
 
 
 def begin_session(

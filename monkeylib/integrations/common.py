@@ -26,7 +26,8 @@ def generate_answers(
 ) -> list[str]:
     """Answer a batch of texts, each with images that stand before it.
 
-    Greedy answers to questions about one image each share the encoding of images that are the same.
+    Images that are the same are encoded once, in all batches (`Monkey.cached_images`). Where greedy answers
+    are about one image each, the language model also reads an image once in a batch.
 
     Args:
         monkey: the model.
@@ -46,7 +47,7 @@ def generate_answers(
 
     images = [list(images) for _, images in questions]
     texts = [text for text, _ in questions]
-    inputs = monkey.prepare(images, texts, prompt)
+    inputs = monkey.prepare_encoded(images, texts, prompt)
     return [answer.text for answer in monkey.generate(inputs, max_new_tokens, **generation)]
 
 
@@ -70,7 +71,7 @@ def compute_log_likelihood(
         raise ValueError("the continuation is empty: expected some text")
 
     # The continuation is appended to the prompt as ids: no token spans the boundary.
-    inputs = monkey.prepare([list(images)], [text], prompt)
+    inputs = monkey.prepare_encoded([list(images)], [text], prompt)
     visual_tokens = count_visual_tokens(monkey.model, inputs["input_ids"])
     check_context(monkey.model, [inputs["input_ids"].shape[1]], visual_tokens, len(continuation_ids))
 

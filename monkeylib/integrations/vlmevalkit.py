@@ -68,8 +68,8 @@ class MonkeyForVLMEvalKit(BaseModel):
         if isinstance(self.monkey, RaisedMonkey):
             prompt = self.monkey.default_prompt
 
-        # The images are inside the content, none stands before it.
-        inputs = self.monkey.prepare([None], [content], prompt)
+        # The kit asks about an image several times. The images are inside the content, none stands before it.
+        inputs = self.monkey.prepare_encoded([None], [content], prompt)
         return self.monkey.generate(inputs, max_new_tokens)[0].text
 
 

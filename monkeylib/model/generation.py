@@ -510,6 +510,32 @@ def check_context(
     raise ContextError(f"{sentence}but the model takes {context}: {advice}", context - tokens)
 
 
+def check_prompts(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    image_token_id: int,
+    max_new_tokens: int,
+    options: Mapping[str, Any],
+) -> None:
+    """Check a request before its images are encoded, which takes longer.
+
+    Args:
+        model: the model.
+        prompts: ids of each prompt.
+        image_token_id: stands for a visual token in them.
+        max_new_tokens: maximum length of an answer.
+        options: of the generation.
+
+    Raises:
+        ContextError: a prompt does not fit into the model's context, alone or with its answer.
+        ValueError: as `check_options`.
+    """
+    check_options(max_new_tokens, options)
+    visual_tokens = [ids.count(image_token_id) for ids in prompts]
+    for room in (0, max_new_tokens):
+        check_context(model, [len(ids) for ids in prompts], visual_tokens, room)
+
+
 def count_visual_tokens(model: Any, input_ids: Tensor) -> list[int]:
     """Return the number of visual tokens in each prompt of a batch `[B, T]`."""
     image_token_id = getattr(model.config, "image_token_id", None)

@@ -175,12 +175,20 @@ def stream(
         ValueError: more than one prompt or answer, or as `generate`.
     """
     check_options(max_new_tokens, options)
+    check_one_answer(options)
+    prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
+    check_context(model, prompt_tokens, count_visual_tokens(model, inputs["input_ids"]), max_new_tokens)
+    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options, end_ids, on_end)
+
+
+def check_one_answer(options: Mapping[str, Any]) -> None:
+    """Check that the options of a stream are those of one answer.
+
+    Raises:
+        ValueError: it searches with beams, or there would be several.
+    """
     for name in ("num_beams", "num_return_sequences"):
         if (options.get(name) or 1) > 1:
             raise ValueError(
                 f"{name} is {options[name]}: a stream is one answer without beams, so call `answer`"
             )
-
-    prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
-    check_context(model, prompt_tokens, count_visual_tokens(model, inputs["input_ids"]), max_new_tokens)
-    return AnswerStream(model, tokenizer, inputs, max_new_tokens, options, end_ids, on_end)

@@ -3,7 +3,6 @@
 limits          how much a client may send and wait for
 chat_requests   the body of a request, checked, as messages with images
 chat_responses  answers and parts of answers, as the API writes them
-encodings       images that were encoded lately, by their digest
 engine          one answer after the other, the others in a queue
 app             the routes, on aiohttp
 """

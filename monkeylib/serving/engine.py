@@ -1,4 +1,4 @@
-"""Requests become answers of one model. Which requests share what: see `encodings`."""
+"""Requests become answers of one model. What they share: see `monkeylib.encodings`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from monkeylib.messages import ImagePart, Message
 from monkeylib.model.generation import Answer, ContextError
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
-from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.serving.chat_requests import ChatRequest
-from monkeylib.serving.encodings import EncodedImages
 from monkeylib.serving.limits import Limits, RequestError
 from monkeylib.serving.worker import Worker
 
@@ -33,7 +31,6 @@ class Engine:
         self.allow_address = allow_address
         self.worker = Worker(limits)
         monkey.model.eval()
-        self._encoded = EncodedImages(monkey, allow_address=allow_address)
 
     def stream(self, request: ChatRequest) -> Iterator[str | Answer]:
         """Yield the parts of an answer, and at last the answer itself; for `Worker.iterate`.
@@ -67,18 +64,10 @@ class Engine:
 
     def _begin(self, request: ChatRequest, max_new_tokens: int) -> AnswerStream:
         """Open and encode the images of a request, and return the stream of its answer."""
-        prompt = request.prompt or self.monkey.default_prompt
-        images = request.images
-
-        # A raised model has the chat template of its base, which says where an image stands.
-        if not images or isinstance(self.monkey, RaisedMonkey):
-            messages = [self._open_images(message) for message in request.messages]
-            return self.monkey.stream_messages(
-                messages, prompt, max_new_tokens, request.grid, **request.options
-            )
-
-        session = self._encoded.session(images, self.monkey.limit_grid(request.grid))
-        return session.stream_messages(request.messages, prompt, max_new_tokens, **request.options)
+        messages = [self._open_images(message) for message in request.messages]
+        return self.monkey.stream_messages(
+            messages, request.prompt, max_new_tokens, request.grid, **request.options
+        )
 
     def _open_images(self, message: Message) -> Message:
         parts = tuple(
