@@ -25,7 +25,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.images import ImageInput, JpegFile
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
-from monkeylib.model.generation import Answer, RoomyLayer, empty_cache, make_cache
+from monkeylib.model.generation import Answer, RoomyLayer, empty_cache
+from monkeylib.model.shared_prefix import share_prefixes
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.tiling import AutoGrid, Grid
@@ -149,10 +150,7 @@ class Session:
         if cache is None:
             return [self.complete(ids, max_new_tokens, options) for ids in rows]
         self._read, self._cache = self._prefix, cache
-        shared = [
-            (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
-            for layer in cache.layers
-        ]
+        prefixes = [(layer.keys, layer.values) for layer in cache.layers]
 
         # Padding stands between the images and the questions, so that all answers begin at one position.
         questions_alone = [ids[len(self._prefix) :] for ids in rows]
@@ -165,9 +163,12 @@ class Session:
             "attention_mask": torch.cat([torch.ones_like(images_alone), padded["attention_mask"]], dim=1).to(
                 self.model.device
             ),
-            "past_key_values": make_cache(shared),
         }
-        return generation.generate(self.model, self.processor.tokenizer, inputs, max_new_tokens, **options)
+        with share_prefixes(self.model.language_model, prefixes, [0] * len(rows)) as shared:
+            inputs["past_key_values"] = shared
+            return generation.generate(
+                self.model, self.processor.tokenizer, inputs, max_new_tokens, **options
+            )
 
     def chat(self, question: str, prompt: str = "vqa", max_new_tokens: int = 128, **options: Any) -> Answer:
         """Answer a question that follows the earlier ones of this method; arguments as in `Monkey.chat`."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from monkeylib.messages import ImagePart, Message
+from monkeylib.model import shared_prefix
 from monkeylib.session import Session, encode_images
 from tests.support.answers import assert_same
 
@@ -54,7 +55,10 @@ def test_image_is_encoded_and_read_once(watched, make_image):
     assert read[0] > image_tokens > 2 * read[1]
 
 
-def test_questions_in_a_batch_share_the_image(watched, make_image):
+@pytest.mark.parametrize("most_copied", [0, 2**40])
+def test_questions_in_a_batch_share_the_image(watched, make_image, monkeypatch, most_copied):
+    """With the image's keys and values copied for each of them, or shared."""
+    monkeypatch.setattr(shared_prefix, "MOST_COPIED", most_copied)
     monkey, encoded, read = watched
     image = make_image()
     expected = [monkey.answer(image, question, max_new_tokens=6) for question in QUESTIONS]

@@ -1,7 +1,7 @@
 """Prefix sharing: an image with many questions is encoded once and read once by the language model.
 
 Prompts about the same image share a prefix (`PromptLayout.prefix_ids`). Its keys and values are computed once
-per image and copied for each question: a shared prefix cache.
+per image, and shared by the questions (`model.shared_prefix`).
 """
 
 import math
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import BatchFeature
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageInput
-from monkeylib.model.generation import Answer, check_context, generate, make_cache
+from monkeylib.model.generation import Answer, check_context, generate
+from monkeylib.model.shared_prefix import share_prefixes
 from monkeylib.monkey import Monkey
 from monkeylib.prompts import PROMPTS
 
@@ -85,24 +86,29 @@ class PrefixSharingMonkey:
             views = views.to(self.model.device)
             self._visual_tokens[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
 
-        cache = None
+        layers = None
         if self._shares_prefix(len(examples), prefixes, max(lengths)):
-            cache = self._prefill(prefixes, image_keys)
+            layers = self._prefill(prefixes)
 
-        if cache is None:
+        if layers is None:
             # Full prompts, with the visual tokens of each example's image [views, queries, width].
             rows = [prefixes[key] + question for key, question in zip(image_keys, questions, strict=True)]
             input_ids, mask = self._pad(rows)
             visual_tokens = torch.cat([self._visual_tokens[key] for key in image_keys])
-            state = visual_inputs(visual_tokens)
-        else:
-            # The prefix is in the cache already, so the padding stands between it and the question.
-            question_ids, question_mask = self._pad(questions)
-            prefix_ids = torch.tensor([prefixes[key] for key in image_keys], device=self.model.device)
-            input_ids = torch.cat([prefix_ids, question_ids], dim=1)
-            mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
-            state = {"past_key_values": cache}
+            return self._generate(input_ids, mask, visual_inputs(visual_tokens))
 
+        # The prefix is in the cache already, so the padding stands between it and the question.
+        question_ids, question_mask = self._pad(questions)
+        prefix_ids = torch.tensor([prefixes[key] for key in image_keys], device=self.model.device)
+        input_ids = torch.cat([prefix_ids, question_ids], dim=1)
+        mask = torch.cat([torch.ones_like(prefix_ids), question_mask], dim=1)
+
+        images = list(prefixes)
+        image_of_row = [images.index(key) for key in image_keys]
+        with share_prefixes(self.model.language_model, layers, image_of_row) as cache:
+            return self._generate(input_ids, mask, {"past_key_values": cache})
+
+    def _generate(self, input_ids: Tensor, mask: Tensor, state: Mapping[str, Any]) -> list[Answer]:
         inputs = {"input_ids": input_ids, "attention_mask": mask, **state}
         return generate(self.model, self.processor.tokenizer, inputs, self.max_new_tokens)
 
@@ -137,20 +143,18 @@ class PrefixSharingMonkey:
         has_one_length = len({len(prefix) for prefix in prefixes.values()}) == 1
         return has_one_length and 2 * len(prefixes) <= questions and max_length <= trained_length
 
-    def _prefill(self, prefixes: Mapping[str, list[int]], image_keys: Sequence[str]) -> DynamicCache | None:
-        """Return the keys and values of each example's prefix, computed once per image.
+    def _prefill(self, prefixes: Mapping[str, list[int]]) -> list[tuple[Tensor, Tensor]] | None:
+        """Return the keys and values `[images, heads, T, head_dim]` of the prefixes in each layer.
 
         Args:
             prefixes: the prefix of each image, all of one length.
-            image_keys: the image of each example.
 
         Returns:
-            None if a layer caches something else, such as a sliding window, which cannot be copied like this.
+            None if a layer caches something else, such as a sliding window, which cannot be shared like this.
         """
-        images = list(dict.fromkeys(image_keys))
         caches = []
-        for key in images:
-            input_ids = torch.tensor([prefixes[key]], device=self.model.device)
+        for key, prefix in prefixes.items():
+            input_ids = torch.tensor([prefix], device=self.model.device)
             output = self.model(
                 input_ids, **visual_inputs(self._visual_tokens[key]), use_cache=True, logits_to_keep=1
             )
@@ -160,15 +164,10 @@ class PrefixSharingMonkey:
         if any(type(layer) is not DynamicLayer for layer in caches[0].layers):
             return None
 
-        # Row i of the batch takes the keys and values `[images, heads, T, width]` of its image.
-        image_of_row = torch.tensor([images.index(key) for key in image_keys], device=self.model.device)
-        layers = []
-        for image_layers in zip(*(cache.layers for cache in caches), strict=True):
-            keys = torch.cat([layer.keys for layer in image_layers])
-            values = torch.cat([layer.values for layer in image_layers])
-            layers.append((keys[image_of_row], values[image_of_row]))
-
-        return make_cache(layers)
+        return [
+            (torch.cat([layer.keys for layer in layers]), torch.cat([layer.values for layer in layers]))
+            for layers in zip(*(cache.layers for cache in caches), strict=True)
+        ]
 
     def _pad(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Return ids and attention mask `[B, T]`, padded on the left."""

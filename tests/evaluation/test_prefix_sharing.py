@@ -7,14 +7,19 @@ import torch
 
 from monkeylib.evaluation.examples import Example, make_batches
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey, monkey_fingerprint
+from monkeylib.model import shared_prefix
 from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyImageProcessor, MonkeyProcessor
 from tests.support import noise_questions, random_monkey
 from tests.support.answers import assert_distinct, assert_same
 
 
+@pytest.mark.parametrize("most_copied", [0, 2**40])
 @pytest.mark.parametrize(("questions", "size"), [(3, 4), (1, 3), (8, 8)])
-def test_prefix_sharing_gives_the_answers_of_single_questions(monkey, monkeypatch, questions, size):
+def test_prefix_sharing_gives_the_answers_of_single_questions(
+    monkey, monkeypatch, questions, size, most_copied
+):
+    monkeypatch.setattr(shared_prefix, "MOST_COPIED", most_copied)
     examples = noise_questions.make_examples(images=12 // questions + 1, questions=questions)
     encoded = []
     read = []
