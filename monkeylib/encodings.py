@@ -24,7 +24,7 @@ from monkeylib.image_processor import IMAGE_ARGUMENTS
 from monkeylib.images import JpegFile
 from monkeylib.model import MonkeyForConditionalGeneration
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.session import EncodedImage, Session, encode_opened
+from monkeylib.session import EncodedImage, Session, encode_images
 from monkeylib.tiling import Grid
 
 # --- the state of a model
@@ -311,7 +311,7 @@ class ImageMemory:
         # Image by image, so that visual tokens don't depend on the other images of a call.
         for image, grid, key in images:
             if key not in encoded:
-                (encoded[key],) = encode_opened(model, processor, [image], [grid], use_lora)
+                (encoded[key],) = encode_images(model, processor, [image], [grid], use_lora)
 
         if state is not None:
             with self._lock:

@@ -22,14 +22,14 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from monkeylib.images import ImageInput, JpegFile
+from monkeylib.images import JpegFile
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
 from monkeylib.model.generation import Answer, RoomyLayer, empty_cache
 from monkeylib.model.shared_prefix import share_prefixes
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor
-from monkeylib.tiling import AutoGrid, Grid
+from monkeylib.tiling import Grid
 
 # Options of `generate` that copy, reorder or replace the keys and values of a prompt.
 _OTHER_CACHES = (
@@ -53,38 +53,25 @@ class EncodedImage(NamedTuple):
     grid: Grid
 
 
-def encode_images(
-    model: MonkeyForConditionalGeneration,
-    processor: MonkeyProcessor,
-    images: Sequence[ImageInput],
-    grid: Grid | AutoGrid | None = None,
-    use_lora: bool = True,
-) -> list[EncodedImage]:
-    """Open and encode images.
-
-    Args:
-        model, processor: of one checkpoint.
-        images: anything that `images.open_image` reads.
-        grid: another grid of tiles than the processor's.
-        use_lora: as in `get_image_features`.
-
-    Raises:
-        ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
-    """
-    opened = [processor.image_processor.open(image) for image in images]
-    grids = [processor.image_processor.select_grid(image.size, grid) for image in opened]
-    return encode_opened(model, processor, opened, grids, use_lora)
-
-
 @torch.no_grad()
-def encode_opened(
+def encode_images(
     model: MonkeyForConditionalGeneration,
     processor: MonkeyProcessor,
     images: Sequence[Image.Image | JpegFile],
     grids: Sequence[Grid],
     use_lora: bool = True,
 ) -> list[EncodedImage]:
-    """Encode images that the processor has opened, each with its grid; else as `encode_images`."""
+    """Encode images that are open.
+
+    Args:
+        model, processor: of one checkpoint.
+        images: as `processor.image_processor.open` returns them.
+        grids: of each image.
+        use_lora: as in `get_image_features`.
+
+    Raises:
+        ValueError: an image that cannot be read, or a grid that the model has no LoRA for.
+    """
     views = processor.image_processor(list(images), list(grids)).to(model.device)
     visual_tokens = model.get_image_features(views["pixel_values"], views["grids"], use_lora=use_lora)
 
@@ -115,7 +102,7 @@ class Session:
 
         Args:
             model, processor: of one checkpoint.
-            images: as `encode_images` returns them.
+            images: as `encode_images` and `Monkey.encode` return them.
         """
         self.model, self.processor = model, processor
         self.turns: list[tuple[str, Answer]] = []

@@ -5,7 +5,7 @@ import torch
 
 from monkeylib.messages import ImagePart, Message
 from monkeylib.model import shared_prefix
-from monkeylib.session import Session, encode_images
+from monkeylib.session import Session
 from tests.support.answers import assert_same
 
 QUESTIONS = ["x", "what is in line 2?", "who?", "what is in line 3?"]
@@ -237,15 +237,16 @@ def test_conversation_of_a_caller_has_its_images_anywhere(watched, make_image):
         monkey.answer_messages(messages[:2], max_new_tokens=3),
         monkey.answer_messages(messages, max_new_tokens=3),
     ]
+    monkey.forget_images()
     encoded.clear()
 
-    first, second = encode_images(monkey.model, monkey.processor, images)
+    first, second = monkey.encode(images)
     session = Session(monkey.model, monkey.processor, [first])
     assert_same([session.stream_messages(messages[:2], max_new_tokens=3).answer], expected[:1])
     session = Session(monkey.model, monkey.processor, [first, second])
     read.clear()
     assert_same([session.stream_messages(messages, max_new_tokens=3).answer], expected[1:])
-    assert encoded == [10] and session.turns == []
+    assert encoded == [5, 5] and session.turns == []
 
     # What is said again behind the last image is not read again.
     before = read[0]
