@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from monkeylib.images import ImageInput
+from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.messages import ImagePart, Message, Part, read_messages
 from monkeylib.monkey import Monkey
 from monkeylib.processing import Content, GridInput
+from monkeylib.raised_session import RaisedSession
 from monkeylib.raising import Raised
 from monkeylib.raising.conversations import Conversations
-from monkeylib.session import Session
+from monkeylib.raising.encodings import can_share, encode_views
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
@@ -33,10 +34,13 @@ class RaisedMonkey(Monkey):
     model: PreTrainedModel
     processor: ProcessorMixin
 
-    has_sessions: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         self.conversations = Conversations(self.model, self.processor)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether questions about an image share its encoding, as in most families."""
+        return can_share(self.model)
 
     @property
     def default_prompt(self) -> str:
@@ -85,13 +89,34 @@ class RaisedMonkey(Monkey):
         """How images are brought to the shape of their grid (`tiling.resize`)."""
         return self.conversations.views.resize_mode
 
-    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
-        """Refuse a session: where an image stands in a prompt is up to the base's chat template.
+    def session(
+        self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None
+    ) -> RaisedSession:
+        """Return a session about an image, or about several that stand in front of each question.
+
+        The image is opened and encoded once, however many questions follow. The language model reads it with
+        each of them: where it stands in a prompt is up to the base's chat template.
 
         Raises:
-            ValueError: always.
+            ValueError: the model takes no encoded images, an image that cannot be read, or no adapters for
+                the tiles of the grid.
         """
-        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or in one evaluation")
+        if not self.has_sessions:
+            raise ValueError(
+                f"{type(self.model).__name__} generates in a way of its own, which encodes an image with "
+                "each question, so it has no sessions: call `answer_batch` and `chat` of the model itself"
+            )
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        if not images or None in images:
+            raise ImageError(
+                "unsupported", f"there is no image, got {image}: ask without one by `answer_messages`"
+            )
+        opened = [open_image(one) for one in images]
+        encoded = [
+            encode_views(self.model, self.conversations, one, self.select_grid(one.size, grid))
+            for one in opened
+        ]
+        return RaisedSession(self.model, self.conversations, encoded)
 
     def prepare(
         self,

@@ -35,7 +35,7 @@ from monkeylib.profiles.raised import RaisedProfile
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.raising.bases import load_base, load_base_processor
-from monkeylib.raising.tower import run_image_encoder
+from monkeylib.raising.encodings import encode_views
 from monkeylib.tables import Row
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
@@ -234,9 +234,7 @@ def _score_about_image(monkey: RaisedMonkey, examples: Sequence[Example]) -> tup
     inputs = conversations.pad(rows)
     labels, _ = inputs.pop("labels"), inputs.pop("turns")
 
-    views = conversations.views_of([[image]], [[grid]])
-    with model.view_state.use(views.pop("tile_index")):
-        features = run_image_encoder(model, views)
+    features = encode_views(model, conversations, image, grid).output
     # Every row reads the same views.
     features.pooler_output = [*features.pooler_output] * len(rows)
     logits = model(**inputs, mm_encoder_outputs={"image": features}).logits

@@ -18,6 +18,7 @@ from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
+from monkeylib.raised_session import RaisedSession
 from monkeylib.session import Session
 from monkeylib.tiling import Grid
 
@@ -43,7 +44,7 @@ class SideBySide:
         self.models |= {variant.title: (monkey, variant) for variant in variants_of(monkey)}
 
         self.answers: dict[str, Answer] = {}
-        self._sessions: OrderedDict[object, Session] = OrderedDict()
+        self._sessions: OrderedDict[object, Session | RaisedSession] = OrderedDict()
 
     def stream(
         self,
@@ -108,7 +109,9 @@ class SideBySide:
         seen_in = grid if variant.has_tiles else Grid(0, 0)
         return monkey.stream_messages(messages, grid=seen_in, max_new_tokens=max_new_tokens)
 
-    def _session(self, title: str, images: Sequence[Image.Image], grid: GridInput | None) -> Session:
+    def _session(
+        self, title: str, images: Sequence[Image.Image], grid: GridInput | None
+    ) -> Session | RaisedSession:
         monkey, variant = self.models[title]
         key = (title, str(grid), *map(image_digest, images))
         if key not in self._sessions:

@@ -11,9 +11,9 @@ a standard deviation of about 1, with which no answer can be nearly certain: a l
 And some families make token embeddings so large that the image hardly changes what the last token says.
 Before training, token embeddings and the output layer are therefore scaled to what trained ones are like.
 
-Kosmos-2 multiplies token embeddings by the root of their width and adds a fixed table of positions, so that the
-last token's own share was ten times that of other families. With it, not even free image features in place of
-the encoder's were enough (a loss of 6.7 after 200 steps): its text is scaled behind both, and further down.
+Kosmos-2 multiplies token embeddings by the root of their width and adds a fixed table of positions, so that
+the last token's own share was ten times that of other families. With it, not even free image features in the
+place of the encoder's were enough (a loss of 6.7 after 200 steps): its text is scaled behind both, and more.
 """
 
 from __future__ import annotations
