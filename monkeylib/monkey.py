@@ -151,11 +151,18 @@ class Monkey:
 
         images = [_require_image(image) for image, _ in questions]
         texts = [question for _, question in questions]
-        if not self.has_sessions:
-            inputs = self.prepare(images, texts, prompt, grid)
-            return self.generate(inputs, max_new_tokens, **options)
+        return self._answer_pairs(images, texts, prompt or self.default_prompt, max_new_tokens, grid, options)
 
-        prompt = prompt or self.default_prompt
+    def _answer_pairs(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[str],
+        prompt: str,
+        max_new_tokens: int,
+        grid: GridInput | None,
+        options: Mapping[str, Any],
+    ) -> list[Answer]:
+        """Answer questions as `answer_batch` does; none of the images is missing."""
         prompts = self._read(images, texts, prompt, grid)
         generation.check_prompts(
             self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
@@ -170,10 +177,10 @@ class Monkey:
                     of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
                 answers.update(zip(numbers, of_image, strict=True))
 
-        others = [number for number in range(len(questions)) if number not in answers]
+        others = [number for number in range(len(texts)) if number not in answers]
         generated = self._complete(prompts.select(others), max_new_tokens, options)
         answers.update(zip(others, generated, strict=True))
-        return [answers[number] for number in range(len(questions))]
+        return [answers[number] for number in range(len(texts))]
 
     def chat(
         self,
@@ -222,10 +229,6 @@ class Monkey:
             prompt: name of the prompt around the texts of each of the user's messages.
             max_new_tokens, grid, options: as in `answer`.
         """
-        if not self.has_sessions:
-            inputs = self.prepare_messages(messages, prompt, grid)
-            return self.generate(inputs, max_new_tokens, **options)[0]
-
         prompts = self._read_messages(messages, prompt, grid)
         generation.check_prompts(
             self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
@@ -265,10 +268,6 @@ class Monkey:
         **options: Any,
     ) -> AnswerStream:
         """Answer as `answer_messages` does, part by part as in `stream`; images are encoded at once."""
-        if not self.has_sessions:
-            inputs = self.prepare_messages(messages, prompt, grid)
-            return self._stream(inputs, max_new_tokens, options)
-
         prompts = self._read_messages(messages, prompt, grid)
         on_end = options.pop("on_end", None)
         generation.check_prompts(
@@ -318,10 +317,8 @@ class Monkey:
             use_lora: as in `MonkeyForConditionalGeneration.get_image_features`.
 
         Raises:
-            ValueError: as `session`, or a raised model, whose encodings are its base's own.
+            ValueError: as `session`.
         """
-        if not self.has_sessions:
-            raise ValueError("a raised model encodes images in its base's own way: ask it by `answer`")
         of_images = self.processor.image_processor
         opened = [of_images.open(image) for image in images]
         limited = self.limit_grid(grid)
@@ -360,10 +357,8 @@ class Monkey:
     ) -> Mapping[str, Any]:
         """Return model inputs as `prepare` does, with visual tokens in place of views.
 
-        No image is encoded again as long as it is kept (`cached_images`). Those of a raised model are views.
+        No image is encoded again as long as it is kept (`cached_images`).
         """
-        if not self.has_sessions:
-            return self.prepare(images, texts, prompt, grid)
         prompts = self._read(images, texts, prompt, grid)
         visual_tokens = [ids.count(self.processor.image_token_id) for ids in prompts.ids]
         generation.check_context(self.model, [len(ids) for ids in prompts.ids], visual_tokens)

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-from monkeylib.images import ImageInput
+from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.messages import ImagePart, Message, Part, read_messages
+from monkeylib.model.generation import Answer
+from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import Content, GridInput
+from monkeylib.raised_session import RaisedSession
 from monkeylib.raising import Raised
 from monkeylib.raising.conversations import Conversations
-from monkeylib.session import Session
+from monkeylib.raising.encodings import can_share, encode_views
 from monkeylib.tiling import AutoGrid, Grid, as_grid
 
 
@@ -33,10 +36,13 @@ class RaisedMonkey(Monkey):
     model: PreTrainedModel
     processor: ProcessorMixin
 
-    has_sessions: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         self.conversations = Conversations(self.model, self.processor)
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether questions about an image share its encoding, as in most families."""
+        return can_share(self.model)
 
     @property
     def default_prompt(self) -> str:
@@ -85,13 +91,107 @@ class RaisedMonkey(Monkey):
         """How images are brought to the shape of their grid (`tiling.resize`)."""
         return self.conversations.views.resize_mode
 
-    def session(self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None) -> Session:
-        """Refuse a session: where an image stands in a prompt is up to the base's chat template.
+    def _answer_pairs(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[str],
+        prompt: str,
+        max_new_tokens: int,
+        grid: GridInput | None,
+        options: Mapping[str, Any],
+    ) -> list[Answer]:
+        """Answer questions as `answer_batch` does; none of the images is missing."""
+        answers: dict[int, Answer] = {}
+
+        # Questions about one image share its encoding. Samples of a batch are drawn together.
+        shares = self.has_sessions and not options.get("do_sample")
+        for numbers in _rows_of_images(images).values() if shares else ():
+            if len(numbers) > 1:
+                session = self.session(images[numbers[0]], grid)
+                shared = [texts[number] for number in numbers]
+                of_image = session.answer_batch(shared, prompt, max_new_tokens, **options)
+                answers.update(zip(numbers, of_image, strict=True))
+
+        others = [number for number in range(len(texts)) if number not in answers]
+        if others:
+            chosen = [images[number] for number in others], [texts[number] for number in others]
+            generated = self.generate(self.prepare(*chosen, prompt, grid), max_new_tokens, **options)
+            answers.update(zip(others, generated, strict=True))
+        return [answers[number] for number in range(len(texts))]
+
+    def answer_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> Answer:
+        """Answer the last question of a conversation, as `Monkey.answer_messages` does."""
+        inputs = self.prepare_messages(messages, prompt, grid)
+        return self.generate(inputs, max_new_tokens, **options)[0]
+
+    def stream_messages(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        prompt: str | None = None,
+        max_new_tokens: int = 128,
+        grid: GridInput | None = None,
+        **options: Any,
+    ) -> AnswerStream:
+        """Answer as `answer_messages` does, part by part as in `stream`."""
+        return self._stream(self.prepare_messages(messages, prompt, grid), max_new_tokens, options)
+
+    def prepare_encoded(
+        self,
+        images: Sequence[Any],
+        texts: Sequence[Content],
+        prompt: str | None = None,
+        grid: GridInput | None = None,
+    ) -> Mapping[str, Any]:
+        """Return model inputs as `prepare` does: with views, which are encoded with each answer."""
+        return self.prepare(images, texts, prompt, grid)
+
+    def encode(
+        self, images: Sequence[ImageInput], grid: GridInput | None = None, use_lora: bool = True
+    ) -> Any:
+        """Refuse: a raised model encodes images in its base's own way.
 
         Raises:
             ValueError: always.
         """
-        raise ValueError("a raised model has no sessions: ask it by `answer_batch`, or in one evaluation")
+        raise ValueError(
+            "a raised model encodes images in its base's own way: ask it by `answer` or `session`"
+        )
+
+    def session(
+        self, image: ImageInput | Sequence[ImageInput], grid: GridInput | None = None
+    ) -> RaisedSession:
+        """Return a session about an image, or about several that stand in front of each question.
+
+        The image is opened and encoded once, however many questions follow. The language model reads it with
+        each of them: where it stands in a prompt is up to the base's chat template.
+
+        Raises:
+            ValueError: the model takes no encoded images, an image that cannot be read, or no adapters for
+                the tiles of the grid.
+        """
+        if not self.has_sessions:
+            raise ValueError(
+                f"{type(self.model).__name__} generates in a way of its own, which encodes an image with "
+                "each question, so it has no sessions: call `answer_batch` and `chat` of the model itself"
+            )
+        images = list(image) if isinstance(image, list | tuple) else [image]
+        if not images or None in images:
+            raise ImageError(
+                "unsupported", f"there is no image, got {image}: ask without one by `answer_messages`"
+            )
+        opened = [open_image(one) for one in images]
+        encoded = [
+            encode_views(self.model, self.conversations, one, self.select_grid(one.size, grid))
+            for one in opened
+        ]
+        return RaisedSession(self.model, self.conversations, encoded)
 
     def prepare(
         self,
@@ -169,3 +269,16 @@ def _as_content(content: Content) -> list[Part]:
     """Return a text, or texts and images in their order, as parts of a message."""
     parts = [content] if isinstance(content, str) else content
     return [part if isinstance(part, str) else ImagePart(part) for part in parts]
+
+
+def _rows_of_images(images: Sequence[Any]) -> dict[Any, list[int]]:
+    """Return for each image, or list of images, the numbers of its rows.
+
+    A file is the same by its path, anything else if it is the same object.
+    """
+    rows: dict[Any, list[int]] = {}
+    for number, image in enumerate(images):
+        parts = image if isinstance(image, list | tuple) else [image]
+        key = tuple(str(part) if isinstance(part, str | Path) else id(part) for part in parts)
+        rows.setdefault(key, []).append(number)
+    return rows

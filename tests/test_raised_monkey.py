@@ -61,13 +61,8 @@ def test_raised_model_chats_in_its_template(raised_monkey, make_image):
     assert torch.equal(prepared["input_ids"], inputs["input_ids"])
 
 
-def test_raised_model_answers_questions_about_one_image_without_a_session(raised_monkey, make_image):
-    image = make_image(1)
-    answers = raised_monkey.answer_batch([(image, "what"), (image, "why")], max_new_tokens=1)
-    assert_same(answers, [raised_monkey.answer(image, text, max_new_tokens=1) for text in ("what", "why")])
+def test_no_questions_have_no_answers(raised_monkey):
     assert raised_monkey.answer_batch([]) == []
-    with pytest.raises(ValueError, match="a raised model has no sessions"):
-        raised_monkey.session(image)
 
 
 def test_saved_raised_model_is_a_folder_of_what_was_learned(raised_monkey, make_image, tmp_path):

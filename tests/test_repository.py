@@ -23,8 +23,9 @@ LAYERS = """
     tiling byte_views boxes errors fields redaction english signals resources settings_files runs
     image_errors image_damage image_addresses pdf_files jpeg_files images digests progress tables html_pages
     assets label_mask prompts messages chat_template model image_processor chat_processor processing
-    checkpoints sizing profiles raising session encodings monkey raised_monkey inference data training
-    evaluation captions experiments plots reproduce integrations serving explore demo doctor cli
+    checkpoints sizing profiles raising session encodings monkey raised_session raised_monkey inference
+    data training evaluation captions experiments plots reproduce integrations serving explore demo doctor
+    cli
 """.split()
 
 

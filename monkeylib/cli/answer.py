@@ -166,7 +166,7 @@ def _responders(
 
     Many questions share one encoding of the images, and each is answered by itself.
     """
-    # Of a raised model, its base's chat template says where the images stand.
+    # Some raised models generate in a way of their own, which encodes an image with each question.
     if is_one or not monkey.has_sessions:
         return partial(monkey.answer, images, grid=grid), partial(monkey.stream, images, grid=grid)
 

@@ -86,11 +86,8 @@ def _conversation(
     monkey: "Monkey", images: "list[Image]", grid: "GridInput | None"
 ) -> "Callable[..., AnswerStream]":
     """Return a function that streams the answer to the next question of a conversation about images."""
-    from monkeylib.raised_monkey import RaisedMonkey
-
-    # Monkey encodes and reads the images once. A raised model has the chat template of its base, which says
-    # where the images stand, and reads everything for each question.
-    if not isinstance(monkey, RaisedMonkey):
+    # The images are encoded once, but for raised models that generate in a way of their own.
+    if monkey.has_sessions:
         return monkey.session(images, grid).stream
 
     history: list[tuple[str, Answer]] = []

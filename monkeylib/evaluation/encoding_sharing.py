@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
-from transformers import BatchFeature, GenerationMixin
-from transformers.utils import ModelOutput
+from transformers import BatchFeature
 
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
@@ -20,8 +18,7 @@ from monkeylib.images import open_image
 from monkeylib.messages import ImagePart, Message
 from monkeylib.model.generation import Answer, check_context, count_visual_tokens
 from monkeylib.raised_monkey import RaisedMonkey
-from monkeylib.raising.tower import run_image_encoder
-from monkeylib.tiling import Grid
+from monkeylib.raising.encodings import EncodedViews, can_share, encode_views, join_encodings
 
 
 class EncodingSharingRaised:
@@ -44,7 +41,7 @@ class EncodingSharingRaised:
         self.shares = can_share(self.model)
 
         # Grid and encoding of the last batch's images, by `Example.image_key`.
-        self._encoded: dict[str, tuple[Grid, Any]] = {}
+        self._encoded: dict[str, EncodedViews] = {}
 
     @cached_property
     def name(self) -> str:
@@ -96,37 +93,4 @@ class EncodingSharingRaised:
                 continue
             image = open_image(example.rendered_image)
             grid = self.monkey.select_grid(image.size)
-            views = self.conversations.views_of([[image]], [[grid]])
-            views = BatchFeature(views).to(self.model.device, self.model.dtype)
-            with self.model.view_state.use(views.pop("tile_index")):
-                self._encoded[example.image_key] = grid, run_image_encoder(self.model, views)
-
-
-def can_share(model: Any) -> bool:
-    """Tell whether a raised model takes encoded images in `generate`."""
-    base = type(model).__mro__[2]
-    return base.generate is GenerationMixin.generate and model._supports_mm_encoder_outputs()
-
-
-def join_encodings(outputs: Sequence[ModelOutput]) -> ModelOutput:
-    """Return the encodings of several images as that of all of them, one after the other.
-
-    Beside the features (`pooler_output`), it holds what is the same for every image, such as Ovis2's
-    embeddings of the tokens around one.
-    """
-    features = [output.pooler_output for output in outputs]
-    if isinstance(features[0], torch.Tensor):
-        joined_features: Any = torch.cat(features)
-    else:
-        joined_features = [view for of_image in features for view in of_image]
-
-    first, *others = outputs
-    shared = {
-        name: value
-        for name, value in first.items()
-        if isinstance(value, torch.Tensor) and all(torch.equal(value, other[name]) for other in others)
-    }
-    joined = type(first)(**shared)
-    # Not every class has a field of this name; transformers' own models set it, too.
-    joined.pooler_output = joined_features
-    return joined
+            self._encoded[example.image_key] = encode_views(self.model, self.conversations, image, grid)

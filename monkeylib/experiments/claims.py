@@ -28,7 +28,12 @@ BLIND = "synthetic_answers"  # the table of the baseline that sees no image
 MIN_SEEDS = 3
 
 SPLITS = ("fine", "large", "general")
-_MOMENTS = {"start": "untrained", "end": "trained", "permuted": "LoRAs permuted"}
+_MOMENTS = {
+    "start": "untrained",
+    "end": "trained",
+    "permuted": "LoRAs permuted",
+    "gain": "gain of training",
+}
 
 
 class Statement(NamedTuple):
@@ -151,16 +156,21 @@ class GridScores:
 
         Args:
             cell: a published cell.
-            moment: "start", "end" or "permuted".
+            moment: "start", "end", "permuted", or "gain" for what training has added.
             split: "fine", "large", "general" or "caption".
             metric: "log_likelihood" or "exact".
 
         Raises:
             KeyError: the cell has no such scores.
         """
+        if moment == "gain":
+            return self.read(cell, "end", split, metric) - self.read(cell, "start", split, metric)
         if cell not in self._scores:
-            self._scores[cell] = grid.read_final_scores(self.profile, cell)
+            self._scores[cell] = self._load(cell)
         return self._scores[cell][f"{moment}_{split}_{metric}"]
+
+    def _load(self, cell: Cell) -> dict[str, np.ndarray]:
+        return grid.read_final_scores(self.profile, cell)
 
     def read_seeds(
         self, of: tuple[str, Moment], rendering: str, seeds: Iterable[int], split: str, metric: str
@@ -192,11 +202,18 @@ def claims_table(profile: Profile, claims: Sequence[Claim] = CLAIMS) -> list[Row
     `exact_match`.
     """
     scores = GridScores(profile)
-    return [_claim_row(scores, claim, len(claims)) for claim in claims]
+    return [claim_row(scores, claim, PAPER[claim.name], len(claims)) for claim in claims]
 
 
-def _claim_row(scores: GridScores, claim: Claim, num_claims: int) -> Row:
-    paper = PAPER[claim.name]
+def claim_row(scores: GridScores, claim: Claim, paper: Statement, num_claims: int) -> Row:
+    """Return the row of a claim, see `claims_table`.
+
+    Args:
+        scores: by question.
+        claim: the claim.
+        paper: what the paper says of it.
+        num_claims: number of claims that are decided together.
+    """
     row: dict[str, tables.Value] = {
         "claim": claim.name,
         "statement": claim.statement,

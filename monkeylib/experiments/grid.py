@@ -444,14 +444,23 @@ def _publish_scores(profile: Profile, cell: Cell) -> None:
         "end": scoring.step_file(folder, profile.ablation.steps),
         "permuted": folder / scoring.PERMUTED,
     }
-    arrays: dict[str, np.ndarray] = {}
-    for moment, file in files.items():
-        if file.exists():
-            for split, scores in scoring.read_scores(file).items():
-                arrays[f"{moment}_{split}_log_likelihood"] = scores.log_likelihood.astype(np.float16)
-                arrays[f"{moment}_{split}_exact"] = scores.exact
+    scores = {moment: scoring.read_scores(file) for moment, file in files.items() if file.exists()}
+    write_final_scores(scores, scores_path(profile, cell))
 
-    path = scores_path(profile, cell)
+
+def write_final_scores(scores: Mapping[str, scoring.Scores], path: Path) -> None:
+    """Write scores by question as `scores_path` describes them.
+
+    Args:
+        scores: by moment.
+        path: of the file.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for moment, by_split in scores.items():
+        for split, values in by_split.items():
+            arrays[f"{moment}_{split}_log_likelihood"] = values.log_likelihood.astype(np.float16)
+            arrays[f"{moment}_{split}_exact"] = values.exact
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with resources.atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

@@ -10,7 +10,6 @@ experiments, and is scored at the same steps. `python -m monkeylib.experiments.r
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from monkeylib.digests import json_digest
 from monkeylib.evaluation.benchmarks import synthetic_examples
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import AnswerScores
-from monkeylib.experiments import scoring
-from monkeylib.experiments.cell import scored_steps
+from monkeylib.experiments import grid, scoring
+from monkeylib.experiments.cell import Cell, scored_steps
 from monkeylib.experiments.nano_llava import llava_profile, write_base
 from monkeylib.experiments.scoring import ScoreAtSteps, step_file
 from monkeylib.label_mask import IGNORE_INDEX
@@ -35,11 +34,10 @@ from monkeylib.profiles.raised import RaisedProfile
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising import load_raised, raise_resolution
 from monkeylib.raising.bases import load_base, load_base_processor
-from monkeylib.raising.tower import run_image_encoder
+from monkeylib.raising.encodings import encode_views
 from monkeylib.tables import Row
 from monkeylib.tiling import Grid
 from monkeylib.training import finetune
-from monkeylib.training.signals import StoppedAsPlanned
 from monkeylib.training.synthetic_records import synthetic_data
 
 TABLE = "raised_llava"
@@ -234,9 +232,7 @@ def _score_about_image(monkey: RaisedMonkey, examples: Sequence[Example]) -> tup
     inputs = conversations.pad(rows)
     labels, _ = inputs.pop("labels"), inputs.pop("turns")
 
-    views = conversations.views_of([[image]], [[grid]])
-    with model.view_state.use(views.pop("tile_index")):
-        features = run_image_encoder(model, views)
+    features = encode_views(model, conversations, image, grid).output
     # Every row reads the same views.
     features.pooler_output = [*features.pooler_output] * len(rows)
     logits = model(**inputs, mm_encoder_outputs={"image": features}).logits
@@ -264,26 +260,6 @@ def run(profile: Profile, seeds: Sequence[int] = (0,), progress: bool = False) -
     return publish(profile, seeds)
 
 
-def train_here(profile: Profile, progress: bool = True) -> list[Row]:
-    """Train with adapters for a notebook, and return the scores on the way.
-
-    Under the profile whose table is committed, only up to the first step of the curve, at the rates of all
-    steps (10 of 120 for nano). Under another profile everything runs, and the table is published.
-    """
-    until = min(profile.ablation.curve_steps, default=profile.ablation.steps)
-    is_published = (
-        profile.name == resources.COMMITTED_PROFILE and tables.table_path(TABLE, profile.name).exists()
-    )
-    if not is_published or until >= profile.ablation.steps:
-        run(profile, [profile.training.seed], progress)
-        return _rows_of_training(profile, "per_tile")
-
-    if not step_file(scores_folder_of(profile, "per_tile"), until).exists():
-        with contextlib.suppress(StoppedAsPlanned):
-            train(profile, "per_tile", progress, stop_after=until)
-    return [row for row in _rows_of_training(profile, "per_tile") if int(row["step"] or 0) <= until]
-
-
 def publish(profile: Profile, seeds: Sequence[int] = (0,)) -> Path:
     """Write all scores that there are as the table `raised_llava`, and answers as `raised_llava_answers`.
 
@@ -308,9 +284,48 @@ def publish(profile: Profile, seeds: Sequence[int] = (0,)) -> Path:
     published = {_training_of(row) for row in rows}
     rows = [row for row in earlier if _training_of(row) not in published] + rows
 
+    publish_scores(profile, seeds)
     if complete:
         tables.write_table(answer_rows(profile), ANSWERS_TABLE, profile.name)
     return tables.write_table(rows, TABLE, profile.name)
+
+
+def publish_scores(profile: Profile, seeds: Sequence[int]) -> None:
+    """Write the scores by question of complete trainings, as the grid of experiments does with its cells, and
+    the questions.
+
+    Raises:
+        ValueError: the published questions of the grid are others.
+    """
+    questions = scoring.describe_questions(_load_questions(profile))
+    for mode, variant in VARIANTS.items():
+        for seed in seeds:
+            end = step_file(scores_folder_of(profile.with_seed(seed), mode), profile.ablation.steps)
+            if end.exists():
+                scores = {"start": _untrained_scores(profile), "end": scoring.read_scores(end)}
+                _require_same_questions(profile, questions)
+                tables.write_csv(questions, questions_path(profile))
+                grid.write_final_scores(scores, scores_path(profile, Cell(variant, profile.rendering, seed)))
+
+
+def _require_same_questions(profile: Profile, questions: Sequence[Row]) -> None:
+    """Check that the grid's cells were asked the same questions first, so that scores are pairs."""
+    path = grid.questions_path(profile, Cell("per_tile", profile.rendering, 0))
+    published = tables.read_csv(path) if path.exists() else []
+    for split in QUESTIONS if published else ():
+        images = [row["image"] for row in questions if row["split"] == split]
+        if images != [row["image"] for row in published if row["split"] == split][: len(images)]:
+            raise ValueError(f"{resources.display_path(path)} holds other questions: publish the grid anew")
+
+
+def scores_path(profile: Profile, cell: Cell) -> Path:
+    """Return the committed file of a training's scores by question; arrays as of `grid.scores_path`."""
+    return resources.results(profile.name) / TABLE / f"{cell.name}.npz"
+
+
+def questions_path(profile: Profile) -> Path:
+    """Return the committed table of the questions, see `scoring.describe_questions`."""
+    return resources.results(profile.name) / TABLE / "questions.csv"
 
 
 def _training_of(row: Row) -> tuple[object, ...]:

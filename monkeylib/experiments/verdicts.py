@@ -40,7 +40,8 @@ from monkeylib.evaluation import statistics
 from monkeylib.tables import Row
 
 Outcome = Literal["supported", "not supported", "undecided"]
-Moment = Literal["start", "end", "permuted"]  # untrained, trained, trained with its tiles' LoRAs permuted
+# Untrained, trained, trained with its tiles' LoRAs permuted, and trained minus untrained.
+Moment = Literal["start", "end", "permuted", "gain"]
 
 OUTCOMES: tuple[Outcome, ...] = ("supported", "not supported", "undecided")
 ERROR_RATE = 0.05  # of all claims together

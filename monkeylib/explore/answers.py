@@ -18,6 +18,8 @@ from monkeylib.model.generation import Answer
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
+from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.raised_session import RaisedSession
 from monkeylib.session import Session
 from monkeylib.tiling import Grid
 
@@ -27,7 +29,7 @@ BASE = "base model"
 class SideBySide:
     """Models, and ways to see an image, that answer the same question.
 
-    An image is encoded once for each of them, however many questions follow; by a raised model, which has no
+    An image is encoded once for each of them, however many questions follow; by a raised model that has no
     sessions, with each question.
 
     Attributes:
@@ -45,7 +47,7 @@ class SideBySide:
 
         # Of the last conversation: what it is about, and the session of each title.
         self._conversation: tuple[object, ...] = ()
-        self._sessions: dict[str, tuple[ModelState | None, Session]] = {}
+        self._sessions: dict[str, tuple[ModelState | None, Session | RaisedSession]] = {}
 
     def stream(
         self,
@@ -110,16 +112,19 @@ class SideBySide:
         seen_in = grid if variant.has_tiles else Grid(0, 0)
         return monkey.stream_messages(messages, grid=seen_in, max_new_tokens=max_new_tokens)
 
-    def _session(self, title: str, images: Sequence[Image.Image], grid: GridInput | None) -> Session:
+    def _session(
+        self, title: str, images: Sequence[Image.Image], grid: GridInput | None
+    ) -> Session | RaisedSession:
         monkey, variant = self.models[title]
         conversation = (str(grid), *map(image_digest, images))
         if conversation != self._conversation:
             self._conversation, self._sessions = conversation, {}
 
-        # A session belongs to the weights with which it was begun.
-        state = model_state(monkey.model)
+        # A session belongs to the weights with which it was begun; those of a raised model are not followed.
+        is_raised = isinstance(monkey, RaisedMonkey)
+        state = None if is_raised else model_state(monkey.model)
         begun_with, session = self._sessions.pop(title, (None, None))
-        if session is None or state is None or state != begun_with:
+        if session is None or state != begun_with or (state is None and not is_raised):
             session = begin_session(monkey, images, variant, grid)
         self._sessions[title] = state, session
         return session

@@ -10,6 +10,7 @@ from monkeylib.images import ImageInput
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput
 from monkeylib.raised_monkey import RaisedMonkey
+from monkeylib.raised_session import RaisedSession
 from monkeylib.session import EncodedImage, Session
 from monkeylib.tiling import Grid
 
@@ -79,8 +80,10 @@ def encode(
 
 def begin_session(
     monkey: Monkey, images: Sequence[ImageInput], variant: Variant, grid: GridInput | None = None
-) -> Session:
+) -> Session | RaisedSession:
     """Return a session about images as a variant sees them; arguments as in `encode`."""
+    if isinstance(monkey, RaisedMonkey):
+        return monkey.session(images, grid if variant.has_tiles else Grid(0, 0))
     return Session(monkey.model, monkey.processor, encode(monkey, images, variant, grid))
 
 

@@ -92,6 +92,7 @@ SERIES = (
         inputs=(
             _BASE,
             "data/models/nano-llava",
+            "data/results/nano/raised_llava",
             "data/results/nano/raised_llava.csv",
             "data/results/nano/raised_llava_answers.csv",
             *_GRID,

@@ -33,18 +33,22 @@ PAGES = ("README.md", "data/README.md", "docs/results.md", "docs/robustness.md")
 # Tables that a page shows under another name, with other columns.
 _SOURCES = {"verdicts": "claims"}
 
+# Of a claim, as the guide shows it.
+_CLAIM_COLUMNS = {
+    "statement": "claim",
+    "paper": "the paper says",
+    "rendering": "rendering",
+    "measured": "difference, nats per character",
+    "detectable_effect": "detectable",
+    "exact_match": "exact match, %",
+    "seeds": "seeds",
+    "verdict": "verdict",
+}
+
 # Of tables with more columns than a page has room for: those to show, with their headings.
 _COLUMNS = {
-    "claims": {
-        "statement": "claim",
-        "paper": "the paper says",
-        "rendering": "rendering",
-        "measured": "difference, nats per character",
-        "detectable_effect": "detectable",
-        "exact_match": "exact match, %",
-        "seeds": "seeds",
-        "verdict": "verdict",
-    },
+    "claims": _CLAIM_COLUMNS,
+    "raised_claims": _CLAIM_COLUMNS,
     "training_seeds": {
         "images": "images",
         "split": "questions",

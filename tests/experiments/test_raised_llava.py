@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from monkeylib import resources, tables
+from monkeylib import tables
 from monkeylib.evaluation.benchmarks import synthetic_examples
-from monkeylib.experiments import raised_llava
+from monkeylib.experiments import grid, raised_llava
 from monkeylib.experiments.cell import Cell
 from monkeylib.experiments.raised_llava import run_folder_of, training_profile
 from monkeylib.profiles import load_profile
+from monkeylib.training.signals import StoppedAsPlanned
 from tests.support.smoke_experiments import smallest_profile
 
 
@@ -43,6 +44,12 @@ def test_table_has_curves_from_step_0_and_nothing_is_computed_twice(outputs, mon
     }
     assert values["llava_per_tile", 0] == values["llava_no_adapters", 0] != values["llava_per_tile", 1]
 
+    # By question, for what is compared with the grid.
+    scores = np.load(raised_llava.scores_path(profile, Cell("llava_per_tile", "ordinary", 0)))
+    for moment, step in (("start", 0), ("end", 1)):
+        mean = scores[f"{moment}_fine_log_likelihood"].mean()
+        assert mean == pytest.approx(values["llava_per_tile", step], rel=1e-2)
+
     before = path.read_bytes()
     monkeypatch.setattr(raised_llava, "score_raised", None)
     assert raised_llava.run(profile).read_bytes() == before
@@ -60,28 +67,32 @@ def test_training_is_that_of_the_profiles_own_monkey():
     assert (raised.connector, raised.language_model, raised.mode) == ("full", "full", "per_tile")
 
 
-def test_notebook_trains_the_first_steps_where_a_table_is_committed(outputs, monkeypatch, profile):
+def test_what_is_published_of_an_incomplete_training_ends_with_its_last_score(outputs, profile):
     ablation = profile.ablation.model_copy(update={"steps": 4, "curve_steps": [1, 2]})
     longer = profile.model_copy(update={"ablation": ablation})
-    monkeypatch.setattr(resources, "COMMITTED_PROFILE", profile.name)
     earlier = {"variant": "llava_per_tile", "rendering": "ordinary", "seed": 0, "steps": 9, "batch_size": 9}
     earlier |= {"step": 9, "value": 0.25}
     path = tables.write_table([earlier], "raised_llava", profile.name)
 
-    rows = raised_llava.train_here(longer)
-    assert sorted({row["step"] for row in rows}) == [0, 1]
-    assert not (run_folder_of(longer, "per_tile") / "model").exists()
-    assert tables.read_table("raised_llava", profile.name) == [earlier]
-
-    # What is published then has no later step, and no answers of an incomplete training.
+    with pytest.raises(StoppedAsPlanned):
+        raised_llava.train(longer, "per_tile", stop_after=1)
     published = tables.read_csv(raised_llava.publish(longer))
     assert {row["step"] for row in published if row["steps"] == 4} == {0, 1}
     assert [row for row in published if row["steps"] == 9] == [dict.fromkeys(published[0]) | earlier]
     assert not tables.table_path("raised_llava_answers", profile.name).exists()
+    assert not raised_llava.scores_path(longer, Cell("llava_per_tile", "ordinary", 0)).exists()
 
     # Again, it is written in place of what it had.
     before = path.read_bytes()
     assert raised_llava.publish(longer).read_bytes() == before
+
+
+def test_scores_of_other_questions_than_the_grids_are_not_published(outputs, profile):
+    questions = [{"split": "fine", "image": image} for image in ("a", "b", "c")]
+    tables.write_csv(questions, grid.questions_path(profile, Cell("per_tile", "ordinary", 0)))
+    raised_llava._require_same_questions(profile, questions[:2])
+    with pytest.raises(ValueError, match="holds other questions: publish the grid anew"):
+        raised_llava._require_same_questions(profile, questions[1:])
 
 
 def test_scores_are_those_of_each_question_alone(outputs, profile):

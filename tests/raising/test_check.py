@@ -5,7 +5,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from monkeylib.raising import check_raising, raise_resolution
 from monkeylib.raising.families import REFUSED
 from tests.raising.conftest import noise_image
-from tests.support import tiny_hf_models, tiny_vlms
+from tests.support import refused_vlms, tiny_hf_models, tiny_vlms
 
 
 def test_sentence_of_a_model_that_can_be_raised(llava):
@@ -41,12 +41,22 @@ def test_more_tokens_than_positions_are_refused(llava):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "reason"),
-    [("llava_next", "tiles of its own"), ("granite4_vision", "tiles of its own"), ("qwen2_5_vl", "any size")],
+    ("build", "reason"),
+    [
+        (refused_vlms.llava_next, "cuts images into tiles of its own"),
+        (refused_vlms.granite4_vision, "cuts images into tiles of its own"),
+        (refused_vlms.qwen2_5_vl, "reads images of any size"),
+    ],
 )
-def test_families_with_resolutions_of_their_own_are_refused(model_type, reason, llava):
-    llava.model.config.model_type = model_type
-    refuse(llava.model, llava.processor, reason)
+def test_families_with_resolutions_of_their_own_are_refused(build, reason):
+    model, processor = build()
+    refuse(model, processor, f"^{type(model).__name__} cannot be raised: it {reason}")
+
+
+def test_family_that_cuts_images_is_refused_without_the_table(monkeypatch):
+    """LLaVA-NeXT's processor makes more views of larger images."""
+    monkeypatch.setattr("monkeylib.raising.families.REFUSED", {})
+    refuse(*refused_vlms.llava_next(), "no fixed resolution to raise; name a tile_size")
 
 
 def test_refused_families_are_image_text_models_of_transformers():

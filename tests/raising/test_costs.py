@@ -8,7 +8,7 @@ import torch
 from monkeylib import resources, tables
 from monkeylib.raising.adapters import layer_adapters
 from monkeylib.raising.costs import count_operations, raising_costs
-from tests.support import tiny_vlms
+from tests.support import refused_vlms, tiny_vlms
 
 FILE = resources.REPOSITORY / "benchmarks" / "raising_costs.py"
 spec = importlib.util.spec_from_file_location("raising_costs", FILE)
@@ -74,9 +74,9 @@ def test_families_that_look_at_values_are_counted(family):
 def test_what_cannot_be_counted_raises(llava):
     with pytest.raises(ValueError, match="expected one grid"):
         raising_costs(llava.model, grid=[(2, 2), (1, 2)])
-    llava.model.config.model_type = "llava_next"
+    model, _ = refused_vlms.llava_next()
     with pytest.raises(ValueError, match="tiles of its own"):
-        raising_costs(llava.model)
+        raising_costs(model)
 
 
 def test_page_shows_the_committed_results():

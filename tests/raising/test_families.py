@@ -330,7 +330,7 @@ def test_table_in_the_docs_is_that_of_these_tests():
         assert line in table[1].splitlines()
 
 
-def test_all_families_but_kosmos2_learn_eight_records():
+def test_all_families_learn_eight_records():
     rows = tables.read_table(overfitting.TABLE, overfitting.PROFILE)
     assert {row["family"] for row in rows} == {*tiny_vlms.FAMILIES, *tiny_vlms.NEEDS}
-    assert [row["family"] for row in rows if row["loss"] >= overfitting.LOSS] == ["kosmos2"]
+    assert max(row["loss"] for row in rows) < overfitting.LOSS
