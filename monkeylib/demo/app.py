@@ -34,6 +34,7 @@ from monkeylib.explore.widgets.attention import AttentionExplorer
 from monkeylib.explore.widgets.captions import CaptionsExplorer, caption_rows
 from monkeylib.html_pages import data_uri
 from monkeylib.images import open_image
+from monkeylib.model.generation import ContextError
 from monkeylib.monkey import Monkey
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.serving.app import add_chat_api
@@ -291,4 +292,12 @@ def _as_sentences(events: Iterator[T]) -> Iterator[T]:
 
 def _as_sentence(error: ValueError) -> RequestError:
     """Return what the visitor can mend: an image that cannot be read, a question that is too long."""
-    return error if isinstance(error, RequestError) else RequestError(str(error))
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, ContextError):
+        # In the words of the page: it has no field for the length of an answer.
+        return RequestError(
+            "question and conversation are too long for the model: shorten the question, press New "
+            "conversation, or choose a grid of fewer tiles"
+        )
+    return RequestError(str(error))

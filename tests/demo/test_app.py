@@ -149,6 +149,14 @@ def test_answers_stream_side_by_side(address, demo_monkey, image):
     assert len(texts) == 4
 
 
+def test_question_that_is_too_long_is_told_in_the_words_of_the_page(address, image):
+    status, _, content = send(
+        address, "/api/answers", {"messages": [user(image, "who? " * 20_000)], "grid": "2x2"}
+    )
+    assert "max_new_tokens" not in content.decode()
+    assert "shorten the question, press New conversation" in content.decode()
+
+
 def test_attention(address, demo_monkey, image):
     attention = post(address, "/api/attention", {"image": data_url(image), "question": "x"})
     assert attention["tokens"][0] == "all" and len(attention["tokens"]) == len(attention["maps"])
