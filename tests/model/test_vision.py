@@ -124,6 +124,12 @@ def test_resampled_position_embedding_is_cached_until_it_changes():
         embedding += 1
         assert torch.allclose(cache(embedding, 6, 6), first + 1, atol=1e-5)
 
+        # Autograd counts no changes by `.data`, or by kernels of other libraries.
+        for grid in (3, 6):
+            before = cache(embedding, grid, grid).clone()
+            embedding.data += 1
+            assert torch.allclose(cache(embedding, grid, grid), before + 1, atol=1e-5)
+
     # While it is trained, gradients flow through the resampling.
     resampled = cache(embedding, 6, 6)
     resampled.sum().backward()
