@@ -6,6 +6,7 @@ per image, and shared by the questions (`model.shared_prefix`).
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,13 +33,12 @@ class PrefixSharingMonkey:
     The model is put in evaluation mode.
 
     Attributes:
-        name: the Monkey's fingerprint, which is stored with its predictions.
         templates: the text that follows the image in each prompt, by its name; `{question}` in it stands for
             the question.
     """
 
     def __init__(self, monkey: Monkey, max_new_tokens: int = 64) -> None:
-        self.name = monkey_fingerprint(monkey, max_new_tokens)
+        self.monkey = monkey
         self.model = monkey.model.eval()
         self.processor = monkey.processor
         self.grid = monkey.grid
@@ -54,6 +54,11 @@ class PrefixSharingMonkey:
         # Visual tokens `[views, queries, width]` of the last batch's images, by `Example.image_key`.
         self._visual_tokens: dict[str, Tensor] = {}
 
+    @cached_property
+    def name(self) -> str:
+        """The Monkey's fingerprint, which is stored with its predictions."""
+        return monkey_fingerprint(self.monkey, self.max_new_tokens)
+
     @torch.no_grad()
     def __call__(self, examples: Sequence[Example]) -> list[Answer]:
         """Return one answer for each example of a batch.
@@ -65,14 +70,20 @@ class PrefixSharingMonkey:
         new_images = self._select_new_images(examples)
         questions = [self.layout.question_ids(example.question, example.prompt) for example in examples]
 
-        # Of an automatic grid, the number of views depends on the image.
-        views_of_images = {
-            key: image if isinstance(image, BatchFeature) else self.prepare_image(image)
-            for key, image in new_images.items()
-        }
-        num_views = {key: len(tokens) for key, tokens in self._visual_tokens.items()}
-        num_views |= {key: len(views["pixel_values"]) for key, views in views_of_images.items()}
-        num_tokens = {key: count * self.processor.queries for key, count in num_views.items()}
+        # Views that `prepare_image` has made already, and images that the Monkey may have encoded before.
+        views_of_images, opened = {}, {}
+        for key, image in new_images.items():
+            if isinstance(image, BatchFeature):
+                views_of_images[key] = image
+            else:
+                opened[key] = self.processor.image_processor.open(image)
+
+        # Of an automatic grid, the number of visual tokens depends on the image.
+        num_tokens = {key: tokens.shape[:2].numel() for key, tokens in self._visual_tokens.items()}
+        for key, views in views_of_images.items():
+            num_tokens[key] = len(views["pixel_values"]) * self.processor.queries
+        for key, image in opened.items():
+            num_tokens[key] = self.processor.visual_tokens(self.monkey.select_grid(image.size, self.grid))
         prefixes = {key: self.layout.prefix_ids([count]) for key, count in num_tokens.items()}
 
         # Before images are encoded, which takes longer.
@@ -85,6 +96,10 @@ class PrefixSharingMonkey:
         for key, views in views_of_images.items():
             views = views.to(self.model.device)
             self._visual_tokens[key] = self.model.get_image_features(views["pixel_values"], views["grids"])
+        if opened:
+            encoded = self.monkey.encode(list(opened.values()), self.grid)
+            tokens = [image.visual_tokens for image in encoded]
+            self._visual_tokens |= dict(zip(opened, tokens, strict=True))
 
         layers = None
         if self._shares_prefix(len(examples), prefixes, max(lengths)):

@@ -21,6 +21,7 @@ def test_prefix_sharing_gives_the_answers_of_single_questions(
 ):
     monkeypatch.setattr(shared_prefix, "MOST_COPIED", most_copied)
     examples = noise_questions.make_examples(images=12 // questions + 1, questions=questions)
+    monkey.forget_images()
     encoded = []
     read = []
     features = monkey.model.get_image_features

@@ -20,6 +20,12 @@ def test_repeated_image_is_encoded_once(monkey, make_image, monkeypatch):
     alone = [monkey.answer(images[0], text, max_new_tokens=4) for text, images in questions]
     assert answers == [answer.text for answer in alone]
 
+    # In other batches, with beams, and where continuations are weighed, too.
+    assert common.generate_answers(monkey, questions, "vqa", 4) == answers
+    common.generate_answers(monkey, questions, "vqa", 4, num_beams=2)
+    common.compute_log_likelihood(monkey, "what?", [make_image(1)], "vqa", "yes")
+    assert len(encoded) == 2
+
 
 def test_raised_model_answers_and_weighs_continuations(raised_folder, make_image):
     raised = inference.load_model(raised_folder, "cpu")
