@@ -49,12 +49,14 @@ def model_state(model: MonkeyForConditionalGeneration) -> ModelState | None:
     the 14 GB of a 7B model in half precision take as long as a GPU needs to read them twice.
 
     Returns:
-        None where it cannot be told: a model in training mode draws dropout, and weights that are offloaded
-        are not there to be read.
+        None where it cannot be told: a model in training mode draws dropout, and weights that are offloaded,
+        or sharded over devices, are not there to be read.
     """
-    modules = list(model.modules())
-    tensors = [*model.parameters(), *model.buffers()]
-    if any(module.training for module in modules) or any(tensor.is_meta for tensor in tensors):
+    if any(module.training for module in model.modules()):
+        return None
+    # A sharded tensor knows its devices.
+    tensors = (*model.parameters(), *model.buffers())
+    if any(tensor.is_meta or hasattr(tensor, "device_mesh") for tensor in tensors):
         return None
 
     device = model.device.type

@@ -411,6 +411,16 @@ def test_request_that_cannot_be_answered_encodes_nothing(watched, make_image):
     assert not encoded
 
 
+def test_nothing_is_kept_of_models_whose_weights_are_elsewhere(monkey):
+    weight = monkey.model.resampler.query
+    assert model_state(monkey.model) is not None
+    weight.device_mesh = "two devices"
+    assert model_state(monkey.model) is None
+    del weight.device_mesh
+    monkey.model.vision.to("meta")
+    assert model_state(monkey.model) is None
+
+
 # --- checksum
 
 
