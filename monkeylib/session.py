@@ -290,17 +290,18 @@ class Session:
         if not self._may_continue(ids, max_new_tokens, options):
             return inputs | {"mm_encoder_outputs": self._images()}
 
-        if is_repeatable:
-            # Nothing is left to read behind an image that ends a prompt.
-            length = min(self._images_end(ids), len(ids) - 1)
-            if self.processor.image_token_id not in ids[length:]:
-                cache = self._read_images(ids[:length])
-                if cache is not None:
-                    return inputs | {"past_key_values": cache}
+        if not is_repeatable:
+            cache = self._continue(ids)
+            if cache is not None:
+                return inputs | {"past_key_values": cache}
 
-        cache = self._continue(ids)
-        if cache is not None:
-            return inputs | {"past_key_values": cache}
+        # The images by themselves, so that their keys and values are the same to the last bit in any prompt.
+        # Nothing is left to read behind an image that ends a prompt.
+        length = min(self._images_end(ids), len(ids) - 1)
+        if self.processor.image_token_id not in ids[length:]:
+            cache = self._read_images(ids[:length])
+            if cache is not None:
+                return inputs | {"past_key_values": cache}
         return inputs | {"past_key_values": empty_cache(self.model), "mm_encoder_outputs": self._images()}
 
     def _images_end(self, ids: Sequence[int]) -> int:
@@ -346,8 +347,8 @@ class Session:
             ids: of the prompt, with the places of this session's images in their order.
             max_new_tokens, options: as in `Monkey.answer`.
             is_repeatable: whether the answer must be the same to the last bit whatever this session has read
-                before. The prompt is then read in two parts, up to the last image and behind it, also where
-                there is nothing to go on from: how many tokens are read at once shows in the last digits.
+                before: it then goes on from the images alone, which are read by themselves in any case. How
+                many tokens are read at once shows in the last digits.
         """
         inputs = self._prepare(ids, max_new_tokens, options, is_repeatable)
         (answer,) = generation.generate(

@@ -116,8 +116,16 @@ def test_conversation_is_read_from_where_it_goes_on(watched, make_image):
 def test_answers_do_not_depend_on_what_came_before_to_the_last_bit(monkey, make_image, options):
     image = make_image()
     expected = answer_anew(monkey, image, "who?", **options)
-    for earlier in ("x", "who?", "what is in line 2?"):
-        monkey.answer(image, earlier, max_new_tokens=9)
+    history = [("x", "a cat"), ("who?", "foo bar baz"), ("where is it?", "on a table")]
+    earlier_calls = [
+        lambda: monkey.answer(image, "x", max_new_tokens=9),
+        lambda: monkey.answer(image, "what is in line 2?", max_new_tokens=9),
+        # After a call without anything in common, all of a conversation is new.
+        lambda: monkey.forget_images() or monkey.chat(image, "why?", history, max_new_tokens=9),
+        lambda: monkey.forget_images() or monkey.stream(image, "why?", history=history).answer,
+    ]
+    for call in earlier_calls:
+        call()
         answer = monkey.answer(image, "who?", max_new_tokens=4, **options)
         assert answer.token_ids == expected.token_ids
         assert answer.token_log_probabilities == expected.token_log_probabilities

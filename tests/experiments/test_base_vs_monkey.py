@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from monkeylib import profiles, resources, tables
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.experiments import base_vs_monkey
@@ -62,3 +64,23 @@ def test_model_titles_state_the_pixels_that_they_see():
         "base": "base at 96 px",
         "monkey": "Monkey at 192 px",
     }
+
+
+@pytest.mark.parametrize(
+    ("seed", "series", "has_run", "trains"),
+    [(0, "", False, False), (1, "", False, True), (0, "nano-seed-0", False, True), (0, "", True, True)],
+)
+def test_who_explores_gets_the_shipped_model_until_one_is_trained(
+    seed, series, has_run, trains, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv(resources.REPRODUCES, series)
+    profile = profiles.load_profile("nano").with_seed(seed)
+    trained = resources.runs("nano") / "monkey" / "model"
+    monkeypatch.setattr(base_vs_monkey.finetune, "run", lambda *arguments, **options: trained)
+    if has_run:
+        trained.mkdir(parents=True)
+
+    models = base_vs_monkey.train_models(profile)
+    assert models["monkey"] == (trained if trains else resources.models() / "nano-monkey")
+    assert ("notebook 05 trains another one" in capsys.readouterr().err) == (not trains)
