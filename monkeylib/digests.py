@@ -346,11 +346,12 @@ def weights_digest(weights: Mapping[str, "torch.Tensor"], settings: Iterable[obj
     return digest.hexdigest()
 
 
-def tensor_checksum(tensors: Sequence["torch.Tensor"]) -> float:
-    """Return a number that changes with any value of tensors, and with the order of rows and of columns.
+def tensor_checksum(tensors: Sequence["torch.Tensor"]) -> bytes:
+    """Return a checksum that changes with any value of tensors, and with the order of rows and of columns.
 
     Unlike `weights_digest` it reads all values, where they are: only sums of rows and of columns leave a GPU.
-    No file should hold it, since it depends on how a machine sums.
+    Changes that cancel out in each row and in each column are not seen. No file should hold it, since it
+    depends on how a machine sums.
     """
     import torch
 
@@ -363,7 +364,7 @@ def tensor_checksum(tensors: Sequence["torch.Tensor"]) -> float:
             tensor = tensor.view(torch.uint8)
 
         of_device = sums.setdefault(tensor.device, [])
-        if tensor.dim() < 2:
+        if tensor.dim() < 2 or not tensor.numel():
             of_device.append(_as_floats(tensor.reshape(-1)))
         else:
             matrix = tensor.reshape(-1, tensor.shape[-1])
@@ -373,13 +374,11 @@ def tensor_checksum(tensors: Sequence["torch.Tensor"]) -> float:
                 exact = torch.promote_types(matrix.dtype, torch.float32)
             of_device += [_as_floats(matrix.sum(dim, dtype=exact)) for dim in (0, 1)]
 
-    checksum = 0.0
+    # A digest of the sums: in a sum of all, those that are infinite would hide the others.
+    digest = hashlib.blake2b(digest_size=16)
     for of_device in sums.values():
-        values = torch.cat(of_device).cpu().double()
-        # Weights that differ from place to place: the fractional parts of multiples of the golden ratio.
-        places = torch.arange(1, len(values) + 1, dtype=torch.float64)
-        checksum += float((places * 0.6180339887498949).frac_().add_(1) @ values)
-    return checksum
+        digest.update(torch.cat(of_device).cpu().numpy())
+    return digest.digest()
 
 
 def _as_floats(tensor: "torch.Tensor") -> "torch.Tensor":

@@ -12,6 +12,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -49,14 +51,13 @@ def model_state(model: MonkeyForConditionalGeneration) -> ModelState | None:
     the 14 GB of a 7B model in half precision take as long as a GPU needs to read them twice.
 
     Returns:
-        None where it cannot be told: a model in training mode draws dropout, and weights that are offloaded,
-        or sharded over devices, are not there to be read.
+        None where it cannot be told: a model in training mode draws dropout, weights that are offloaded, or
+        sharded over devices, are not there to be read, and those of other layouts (sparse, quantised by
+        torch) have no sums.
     """
     if any(module.training for module in model.modules()):
         return None
-    # A sharded tensor knows its devices.
-    tensors = (*model.parameters(), *model.buffers())
-    if any(tensor.is_meta or hasattr(tensor, "device_mesh") for tensor in tensors):
+    if not all(map(_is_readable, (*model.parameters(), *model.buffers()))):
         return None
 
     device = model.device.type
@@ -93,9 +94,12 @@ def _module_state(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tu
 # Attributes of every module of torch: parts, which have a state of their own, and hooks of other occasions.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training", "_forward_hooks", "_forward_pre_hooks"}
 
+# What a module may have as a function of its own.
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
+
 
 def _attributes(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tuple[Any, ...]:
-    """Return what a module has beside its weights: numbers, names, switches, hooks.
+    """Return what a module has beside its weights: numbers, names, switches, functions, hooks.
 
     Args:
         module: a module, without those within it.
@@ -106,9 +110,10 @@ def _attributes(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tupl
         # Hooks on what gives logits come and go with each answer, and see only what comes out.
         if name in _OF_TORCH or (name == "_forward_hooks" and isinstance(module, GenerationMixin)):
             continue
-        if isinstance(value, bool | int | float | str | torch.dtype | torch.device):
+        # Functions of a module's own, such as another `forward`, equal themselves alone.
+        if isinstance(value, bool | int | float | str | torch.dtype | torch.device) or isinstance(value, _FUNCTIONS):
             attributes.append((name, value))
-        elif isinstance(value, torch.Tensor) and not value.is_meta:
+        elif isinstance(value, torch.Tensor) and _is_readable(value):
             attributes.append((name, value.dtype, value.device, value.shape, tensor_checksum([value])))
         elif isinstance(value, PretrainedConfig):
             # Those within it, too.
@@ -118,6 +123,12 @@ def _attributes(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tupl
         elif isinstance(value, list | tuple | dict | set) and value and not _holds_tensor(value):
             attributes.append((name, repr(value)))
     return tuple(attributes)
+
+
+def _is_readable(tensor: torch.Tensor) -> bool:
+    # A sharded tensor knows its devices.
+    is_sharded = hasattr(tensor, "device_mesh")
+    return not (tensor.is_meta or tensor.is_quantized or is_sharded) and tensor.layout == torch.strided
 
 
 def _holds_tensor(value: Any) -> bool:

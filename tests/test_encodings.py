@@ -227,6 +227,11 @@ def hook(model):
     model.vision.register_forward_hook(lambda module, inputs, output: -output)
 
 
+def replace_forward(model):
+    forward = model.vision.forward
+    model.vision.forward = lambda *arguments, **options: -forward(*arguments, **options)
+
+
 CHANGES = {
     "a training step": train_step,
     "load_state_dict": load_other_weights,
@@ -238,6 +243,7 @@ CHANGES = {
     "filled LoRAs": fill_tiles,
     "precision": lambda model: model.to(torch.bfloat16),
     "a hook": hook,
+    "another forward": replace_forward,
     "positions": lambda model: model.resampler.positions.data.neg_(),
 }
 
@@ -452,6 +458,28 @@ def test_checksum_sees_every_change_of_a_tensor():
     for dtype in (torch.float16, torch.bfloat16, torch.int8, torch.int64, torch.float64, torch.float8_e4m3fn):
         matrix = torch.arange(16).view(4, 4).to(dtype)
         assert tensor_checksum([matrix]) != tensor_checksum([matrix.view(torch.uint8).flip(0).view(dtype)])
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.finfo(torch.float32).min, 1e30, torch.nan])
+def test_checksum_sees_changes_beside_values_without_bounds(value):
+    mask = torch.full((4, 4), value).triu(1)
+    weight = torch.randn(4, 4)
+    assert tensor_checksum([mask, weight]) == tensor_checksum([mask.clone(), weight])
+    assert tensor_checksum([mask, weight]) != tensor_checksum([mask, 1.01 * weight])
+
+
+def test_checksum_takes_tensors_without_values():
+    empty = [torch.empty(0), torch.empty(0, 0), torch.empty(3, 0, 2)]
+    assert tensor_checksum(empty) == tensor_checksum(empty)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "quantised"])
+def test_nothing_is_kept_where_weights_cannot_be_read(monkey, make_image, kind):
+    matrix = torch.eye(3)
+    quantised = torch.quantize_per_tensor(matrix, 0.1, 0, torch.qint8)
+    monkey.model.vision.register_buffer("extra", matrix.to_sparse() if kind == "sparse" else quantised)
+    assert model_state(monkey.model) is None
+    assert_same([monkey.answer(make_image(), "x", max_new_tokens=4)], [answer_anew(monkey, make_image())])
 
 
 def test_state_of_a_model_is_the_same_until_something_changes(monkey):
