@@ -83,7 +83,7 @@ class RaisedScores(GridScores):
         if variant not in raised_llava.VARIANTS.values():
             return super().seeds(variant, rendering)
         folder = raised_llava.scores_path(self.profile, Cell(variant, rendering, 0)).parent
-        names = [path.stem for path in folder.glob(f"{variant}-{rendering}-*.npz")]
+        names = [path.stem for path in resources.published(folder).glob(f"{variant}-{rendering}-*.npz")]
         return sorted(int(name.rpartition("-")[2]) for name in names)
 
     def questions(self, cell: Cell, split: str) -> list[Row]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monkeylib import profiles, tables
+from monkeylib import profiles, resources, tables
 from monkeylib.experiments import raised_claims, raised_llava
 from monkeylib.experiments.cell import Cell
 from monkeylib.experiments.verdicts import CLAIMS
@@ -68,7 +68,10 @@ def test_what_has_not_been_trained_is_named(outputs, profile):
     assert rows["LoRA"]["verdict"] == "not run yet: llava_per_tile, llava_no_adapters"
 
 
-def test_committed_table_is_that_of_the_committed_scores():
+@pytest.mark.parametrize("series", ["", "no-such-series"])
+def test_committed_table_is_that_of_the_committed_scores(series, monkeypatch):
+    """Also in a series of notebooks, whose own results are in another folder."""
+    monkeypatch.setenv(resources.REPRODUCES, series)
     rows = tables.read_table(raised_claims.TABLE, "nano")
     for row, computed in zip(rows, raised_claims.claims_table(profiles.load_profile("nano")), strict=True):
         assert (row["claim"], row["verdict"]) == (computed["claim"], computed["verdict"])
