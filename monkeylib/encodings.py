@@ -94,9 +94,10 @@ def _module_state(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tu
 # Attributes of every module of torch: parts, which have a state of their own, and hooks of other occasions.
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training", "_forward_hooks", "_forward_pre_hooks"}
 
-# Attributes that are compared as they are. A function, such as another `forward`, equals itself alone.
-_PLAIN = (bool, int, float, str, torch.dtype, torch.device)
-_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType, partial)
+# Kinds of attributes that tell by themselves whether they are the same. A function equals itself alone, such
+# as another `forward` that a module has of its own.
+_PLAIN = bool | int | float | str | torch.dtype | torch.device
+_COMPARABLE = _PLAIN | FunctionType | MethodType | BuiltinFunctionType | partial
 
 
 def _attributes(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tuple[Any, ...]:
@@ -111,7 +112,7 @@ def _attributes(module: nn.Module, configs: dict[int, PretrainedConfig]) -> tupl
         # Hooks on what gives logits come and go with each answer, and see only what comes out.
         if name in _OF_TORCH or (name == "_forward_hooks" and isinstance(module, GenerationMixin)):
             continue
-        if isinstance(value, (*_PLAIN, *_FUNCTIONS)):
+        if isinstance(value, _COMPARABLE):
             attributes.append((name, value))
         elif isinstance(value, torch.Tensor) and _is_readable(value):
             attributes.append((name, value.dtype, value.device, value.shape, tensor_checksum([value])))

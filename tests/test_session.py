@@ -155,7 +155,9 @@ def test_options_give_the_answers_that_they_give_without_a_session(monkey, make_
         ]
 
 
-@pytest.mark.parametrize("setting", [{"num_beams": 3}, {"use_cache": False}])
+@pytest.mark.parametrize(
+    "setting", [{"num_beams": 3}, {"use_cache": False}, {"cache_implementation": "static"}]
+)
 def test_settings_of_the_model_itself_give_the_answers_that_they_give_without_a_session(
     monkey, make_image, setting
 ):

@@ -766,13 +766,15 @@ def empty_cache(model: PreTrainedModel) -> DynamicCache:
 
 
 def _with_cache(model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the inputs with an empty cache with room, where nothing else is requested.
+    """Return the inputs with an empty cache with room, where neither the settings nor the model's own
+    configuration request something else.
 
     Other models than ours get the cache that transformers chooses for them.
     """
     is_requested = "past_key_values" in inputs or any(
         settings.get(name) is not None for name in ("cache_implementation", "past_key_values", "use_cache")
     )
+    is_requested |= getattr(model.generation_config, "cache_implementation", None) is not None
     if is_requested or not isinstance(model, MonkeyForConditionalGeneration):
         return inputs
     return {**inputs, "past_key_values": empty_cache(model)}

@@ -124,6 +124,7 @@ def _shared_attention(language_model: nn.Module) -> Iterator[None]:
         with _lock:
             _users[id(config)] -= 1
             if not _users[id(config)]:
+                del _users[id(config)]
                 config._attn_implementation = _PLAIN
 
 
