@@ -21,7 +21,10 @@ def reproduce(
             "checkpoints of the seed before are replaced."
         ),
     ] = 0,
-    only: Annotated[str, typer.Option(help="Run only notebooks whose names begin so, as in 05.")] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Run only notebooks whose names begin so, as in 05. May be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Also run notebooks that are up to date.")] = False,
     publish: Annotated[
         bool,
@@ -59,14 +62,14 @@ def reproduce(
         )
 
     if publish and only:
-        others = [notebook for notebook in series.SERIES if not notebook.name.startswith(only)]
+        others = [notebook for notebook in series.SERIES if not notebook.name.startswith(tuple(only))]
         with series.unpublished_results(profile, seed):
             publishing.require_current(others)
 
     with series.unpublished_results(profile, seed):
         # Each line appears at once, also in a log file: a notebook may run for minutes.
         try:
-            series.run_series(profile, seed, only=only, force=force, log=partial(print, flush=True))
+            series.run_series(profile, seed, only=only or (), force=force, log=partial(print, flush=True))
         except series.NotebookFailed as error:
             say_error(str(error))
             raise typer.Exit(1) from error

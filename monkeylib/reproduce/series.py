@@ -109,7 +109,7 @@ def run_series(
     profile: str = resources.COMMITTED_PROFILE,
     seed: int = 0,
     series: Sequence[Notebook] = SERIES,
-    only: str = "",
+    only: Sequence[str] = (),
     force: bool = False,
     log: Callable[[str], None] = print,
 ) -> list[str]:
@@ -121,7 +121,7 @@ def run_series(
         profile: the notebooks' parameter `profile`.
         seed: the notebooks' parameter `seed`.
         series: the notebooks.
-        only: prefix of the names of the notebooks to consider.
+        only: beginnings of the names of the notebooks to consider; by default all.
         force: also run notebooks that are up to date.
         log: receives a line before and after each notebook.
 
@@ -133,13 +133,14 @@ def run_series(
         FileNotFoundError: a notebook of the series is missing.
         FileExistsError: a file that the series has not written is in the way of one that it writes.
         BlockingIOError: another process runs the series under this profile.
-        ValueError: no notebook's name begins with `only`, a notebook's parameters cell isn't right, or a run
-            record is damaged.
+        ValueError: no notebook's name begins with one of `only`, a notebook's parameters cell isn't right, or
+            a run record is damaged.
     """
-    selected = [notebook for notebook in series if notebook.name.startswith(only)]
-    if not selected:
-        names = ", ".join(notebook.name for notebook in series)
-        raise ValueError(f"No notebook's name begins with {only!r}: the series is {names}.")
+    for beginning in only:
+        if not any(notebook.name.startswith(beginning) for notebook in series):
+            names = ", ".join(notebook.name for notebook in series)
+            raise ValueError(f"No notebook's name begins with {beginning!r}: the series is {names}.")
+    selected = [notebook for notebook in series if notebook.name.startswith(tuple(only) or "")]
 
     folder = _folder(profile)
     executed = []

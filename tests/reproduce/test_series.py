@@ -80,7 +80,8 @@ def test_series_runs_in_order_and_then_only_what_has_changed(repository):
 
     write_notebook(repository / "notebooks/01_independent.ipynb", "print(profile)")
     assert run() == ["01_independent"]
-    assert run(only="02", force=True) == ["02_after_first"]
+    assert run(only=["02"], force=True) == ["02_after_first"]
+    assert run(only=["02", "00"], force=True) == ["00_first", "02_after_first"]
 
     # Other versions of libraries may give other results.
     (repository / "requirements.lock").write_text("2")
@@ -130,19 +131,19 @@ def test_interrupted_run_is_resumed_and_outdated_one_is_not(repository):
     write_notebook(source, COUNT_STEPS, fail_at_first)
 
     with pytest.raises(NotebookFailed, match="AssertionError"):
-        run(only="00")
+        run(only=["00"])
     (repository / "go").touch()
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     assert steps.read_text() == "step step ", "the same code continues from the files of the failed run"
 
     check = "assert not steps.parent.exists()\nsteps.parent."
     write_notebook(source, COUNT_STEPS.replace("steps.parent.", check), fail_at_first)
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     assert steps.read_text() == "step ", "changed code starts from scratch"
 
 
 def test_run_records_list_dependencies_and_outputs(repository):
-    run(only="00")
+    run(only=["00"])
     folder = resources.runs("nano") / "notebooks"
     written = ["00_first.ipynb", "00_first.run.json"]
     assert sorted(file.name for file in folder.iterdir()) == [*written, "run.json"]
@@ -182,14 +183,14 @@ def test_foreign_file_among_the_executed_notebooks_stays(repository, without_ker
     file.parent.mkdir(parents=True)
     file.write_text("mine")
     with pytest.raises(FileExistsError, match=f"no run of monkeylib wrote, such as {name}: .*move them away"):
-        run(only="00")
+        run(only=["00"])
     assert [path.name for path in file.parent.iterdir()] == [name] and file.read_text() == "mine"
 
 
 def test_file_in_the_way_of_a_later_notebook_is_reported_before_the_first_one_runs(
     repository, without_kernel
 ):
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     file = resources.runs("nano") / "notebooks" / "02_after_first.ipynb"
     file.write_text("mine")
     with pytest.raises(FileExistsError, match="02_after_first.ipynb is in the way"):
@@ -201,12 +202,12 @@ def test_file_in_the_way_of_a_later_notebook_is_reported_before_the_first_one_ru
 def test_series_runs_once_at_a_time_per_profile(repository, without_kernel):
     with RunFolder.open(resources.runs("nano") / "notebooks", "series", {}):
         with pytest.raises(BlockingIOError, match="data/runs/nano/notebooks is in use by process"):
-            run(only="00")
+            run(only=["00"])
         assert run_series("smoke", series=SERIES[:1], log=lambda line: None) == ["00_first"]
 
 
 def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repository, without_kernel):
-    run(only="00")
+    run(only=["00"])
     root = resources.runs("nano")
     (root / "notes.txt").write_text("mine")
     (root / "model-00" / "notes.txt").write_text("mine")
@@ -222,7 +223,7 @@ def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repos
     record_file.write_text(json.dumps(record))
 
     # The notebook asserts that the files of its earlier run are gone.
-    assert run(only="00", force=True) == ["00_first"]
+    assert run(only=["00"], force=True) == ["00_first"]
     for file in (victim, root / "notes.txt", root / "model-00" / "notes.txt"):
         assert file.read_text() == "mine"
 
@@ -234,16 +235,16 @@ def test_cells_of_the_grid_stay_although_they_came_while_a_notebook_ran(reposito
     write = f"from pathlib import Path\nPath({str(cell.parent)!r}).mkdir(parents=True, exist_ok=True)\n"
     write += f"Path({str(cell)!r}).write_text('hours of work')\n{WRITE}"
     write_notebook(repository / "notebooks/00_first.ipynb", write)
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
 
     # The notebook is outdated, and its own files go.
     write_notebook(repository / "notebooks/00_first.ipynb", WRITE)
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     assert cell.read_text() == "hours of work"
 
     # Nor is it outdated where a cell is gone.
     cell.unlink()
-    assert run(only="00") == []
+    assert run(only=["00"]) == []
 
 
 RUNS = """
@@ -261,7 +262,7 @@ for name in ("by_the_notebook", "by_another_terminal"):
 
 def test_runs_of_another_terminal_stay_although_they_came_while_a_notebook_ran(repository):
     write_notebook(repository / "notebooks/00_first.ipynb", RUNS)
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     models = [
         resources.runs("nano") / name / "model.txt" for name in ("by_the_notebook", "by_another_terminal")
     ]
@@ -269,14 +270,14 @@ def test_runs_of_another_terminal_stay_although_they_came_while_a_notebook_ran(r
 
     # The notebook is outdated, and its own run goes.
     write_notebook(repository / "notebooks/00_first.ipynb", WRITE)
-    assert run(only="00") == ["00_first"]
+    assert run(only=["00"]) == ["00_first"]
     assert not models[0].exists()
     assert models[1].read_text() == "hours of work"
     assert resources.STARTED_BY not in os.environ
 
 
 def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
-    run(only="00")
+    run(only=["00"])
     text = resources.runs("nano") / "text.txt"
     text.write_text("changed by hand")
     NotebookRun(SERIES[0], "nano", 0)._remove(["data/runs/nano/text.txt"])
@@ -284,7 +285,7 @@ def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
 
 
 def test_folder_of_an_earlier_version_is_adopted(repository, without_kernel):
-    run(only="00")
+    run(only=["00"])
     folder = resources.runs("nano") / "notebooks"
     (folder / "run.json").unlink()
     (folder / ".ipynb_checkpoints").mkdir()
@@ -292,17 +293,17 @@ def test_folder_of_an_earlier_version_is_adopted(repository, without_kernel):
     record["outputs"] = list(record["outputs"])  # without the states of the files
     (folder / "00_first.run.json").write_text(json.dumps(record))
 
-    assert run(only="00") == [], "up to date as before"
-    assert run(only="01") == ["01_independent"]
+    assert run(only=["00"]) == [], "up to date as before"
+    assert run(only=["01"]) == ["01_independent"]
     assert {"00_first.ipynb", "00_first.run.json"} <= set(read_manifest(folder).files)
 
 
 def test_damaged_run_record_is_named(repository, without_kernel):
-    run(only="00")
+    run(only=["00"])
     record = resources.runs("nano") / "notebooks" / "00_first.run.json"
     record.write_text(record.read_text()[:100])
     with pytest.raises(ValueError, match="00_first.run.json is damaged or not the record"):
-        run(only="00")
+        run(only=["00"])
 
 
 def test_executed_notebooks_go_back_in_committed_form(repository):
@@ -338,7 +339,7 @@ def test_parameters_cell_that_cannot_be_set_raises(repository, cell, message):
 
 def test_unknown_name_raises(repository):
     with pytest.raises(ValueError, match="begins with '09'.*00_first, 01_independent"):
-        run(only="09")
+        run(only=["09"])
 
 
 def test_missing_notebook_raises(repository):
