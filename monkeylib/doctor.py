@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -121,12 +122,25 @@ def _packages() -> Iterator[Diagnosis]:
 
 
 def install_command(extra: str = "") -> str:
-    """Return the command that installs this version with an extra: again from PyPI, or from its checkout."""
+    """Return the command that installs this version with an extra, from where it came: a checkout, the file
+    or repository that pip was given, or an index."""
     pip, suffix = resources.program("pip"), f"[{extra}]" if extra else ""
     if resources.is_installed():
-        return f'{pip} install "monkeylib{suffix}=={metadata.version("monkeylib")}"'
+        source = _source()
+        origin = f" @ {source}" if source else f"=={metadata.version('monkeylib')}"
+        return f'{pip} install "monkeylib{suffix}{origin}"'
     folder = resources.display_path(resources.REPOSITORY)
     return f'{pip} install --editable "{folder}{suffix}"'
+
+
+def _source() -> str:
+    """Return the address that pip installed this package from, empty for an index; as PEP 610 records it."""
+    record = metadata.distribution("monkeylib").read_text("direct_url.json")
+    origin = json.loads(record) if record else {}
+    if "vcs_info" in origin:
+        return f"{origin['vcs_info']['vcs']}+{origin['url']}@{origin['vcs_info']['commit_id']}"
+    is_editable = origin.get("dir_info", {}).get("editable", False)
+    return "" if is_editable else origin.get("url", "")
 
 
 def find_extra(module: str) -> str | None:

@@ -132,6 +132,19 @@ def samples() -> Path:
     return REPOSITORY / "data" / "samples"
 
 
+def find_sample(source: str) -> str:
+    """Return the path of a shipped image that is named, such as "receipt.png", and any other source as it is.
+
+    A file of that path comes first.
+    """
+    name, _, suffix = source.partition("#")
+    sample = samples() / name
+    is_sample = Path(name).name == name and name not in ("", "-") and sample.suffix in (".png", ".jpg")
+    if not is_sample or Path(name).exists() or not sample.is_file():
+        return source
+    return f"{sample}#{suffix}" if suffix else str(sample)
+
+
 def cache() -> Path:
     """Return the folder of downloads and of other files that can be produced again (not committed)."""
     return outputs() / "data" / "cache"

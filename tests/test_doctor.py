@@ -1,5 +1,6 @@
 """What `monkeylib doctor` finds on a machine where something is missing."""
 
+import json
 from importlib import metadata
 
 import pytest
@@ -40,6 +41,30 @@ def test_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     assert (
         doctor.install_command("train") == f'{resources.program("pip")} install "monkeylib[train]=={version}"'
     )
+
+
+@pytest.mark.parametrize(
+    ("record", "origin"),
+    [
+        ({"url": "file:///wheels/monkeylib-1.whl", "archive_info": {}}, " @ file:///wheels/monkeylib-1.whl"),
+        (
+            {"url": "https://host/x.git", "vcs_info": {"vcs": "git", "commit_id": "12ab"}},
+            " @ git+https://host/x.git@12ab",
+        ),
+        (None, f"=={metadata.version('monkeylib')}"),
+    ],
+)
+def test_extra_is_installed_from_where_the_package_came(record, origin, monkeypatch):
+    """As pip records it: an index has no record."""
+    monkeypatch.setattr(resources, "REPOSITORY", resources.SHIPPED)
+    text = None if record is None else json.dumps(record)
+    read = metadata.PathDistribution.read_text
+
+    def read_text(distribution, name):
+        return text if name == "direct_url.json" else read(distribution, name)
+
+    monkeypatch.setattr(metadata.PathDistribution, "read_text", read_text)
+    assert doctor.install_command("demo").endswith(f'install "monkeylib[demo]{origin}"')
 
 
 @pytest.mark.parametrize(

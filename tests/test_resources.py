@@ -255,3 +255,15 @@ def test_temporary_file_that_cannot_be_written_is_named_as_what_it_becomes(words
     # Another file is not the one that is written.
     with pytest.raises(PermissionError, match="source.csv"), resources.atomic_write(tmp_path / "a.csv"):
         raise PermissionError(errno.EACCES, "Permission denied", "source.csv")
+
+
+def test_shipped_image_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = resources.samples() / "receipt.png"
+    assert resources.find_sample("receipt.png") == str(sample)
+    assert resources.find_sample("receipt.png#1") == f"{sample}#1"
+    for other in ("folder/receipt.png", "README.md", "no-such.png", "-", "", "https://host/receipt.png"):
+        assert resources.find_sample(other) == other
+
+    (tmp_path / "receipt.png").touch()
+    assert resources.find_sample("receipt.png") == "receipt.png"

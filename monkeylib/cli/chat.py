@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from monkeylib import resources
 from monkeylib.cli import options
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def chat(
     from monkeylib.images import open_image
 
     # A wrong path is reported at once.
-    images = [open_image(source, allow_address=allow_address) for source in [image, *(more_images or [])]]
+    sources = map(resources.find_sample, [image, *(more_images or [])])
+    images = [open_image(source, allow_address=allow_address) for source in sources]
 
     options.import_model_libraries()
     from monkeylib.model.generation_options import check_options

@@ -275,7 +275,7 @@ def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
 
 
 def open_source(source: str, allow_address: bool) -> "Image.Image":
-    """Open a file, a page or an address, or standard input for `-`.
+    """Open a file, a page, a shipped image by its name, or an address, or standard input for `-`.
 
     Raises:
         ImageError: it cannot be read; the second `-` finds nothing to read.
@@ -291,7 +291,7 @@ def open_source(source: str, allow_address: bool) -> "Image.Image":
                 "image.png`, and can be given once",
             )
         return open_image(content)
-    return open_image(source, allow_address=allow_address)
+    return open_image(resources.find_sample(source), allow_address=allow_address)
 
 
 def read_grid(text: str) -> "Grid | AutoGrid | None":
