@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from monkeylib.evaluation import benchmarks
 from monkeylib.plots.labels import separate_labels
@@ -130,6 +131,8 @@ def draw_differences(
                     0.02, place, "not run yet", transform=ax.get_yaxis_transform(), color=_GREY, va="center"
                 )
         ax.set_title(_split_title(panel) if by == "split" else f"quadrants {panel}")
+        # Small differences have long labels: more of them would touch.
+        ax.xaxis.set_major_locator(MaxNLocator(4))
 
     axes[0, 0].set(yticks=range(len(names)), yticklabels=names.values(), ylim=(len(names) - 0.5, -0.5))
     fig.supxlabel(f"log-likelihood minus that of {reference}, nats per character", fontsize="medium")

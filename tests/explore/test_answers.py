@@ -26,7 +26,8 @@ def test_all_answer_the_same_question_at_once(models, tiled_monkey, image):
 
 def test_image_is_encoded_once(models, tiled_monkey, image, monkeypatch):
     list(models.stream(converse([image], "x"), max_new_tokens=1))
-    monkeypatch.setattr(tiled_monkey.model.vision, "forward", lambda *_, **__: 1 / 0)
+    # Of the class: another `forward` of this module would be another model.
+    monkeypatch.setattr(type(tiled_monkey.model.vision), "forward", lambda *_, **__: 1 / 0)
     list(models.stream(converse([image.copy()], "y"), max_new_tokens=1))
     with pytest.raises(ZeroDivisionError):
         list(models.stream(converse([image.rotate(90)], "y"), max_new_tokens=1))
