@@ -188,17 +188,21 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return for each row what is measured, against what, and the beginning of its size, which tells them
-    apart; "it" is the path of the row before."""
-    labels, before = [], ""
+    """Return for each row what is measured, against what, and the beginning of its size, or all of it where
+    several rows begin alike; "it" is the path of the row before."""
+    labels, whole, before = [], [], ""
     for row in rows:
         path = row["path"].removeprefix("peak memory of ")
         path = before if path == "it" or path.startswith("it,") else path
         against = row["against"].removeprefix("transformers' processor of ").removeprefix("the ")
         quantity = "memory" if row["unit"] == "MB" else "time"
-        labels.append(f"{path}: {quantity} against {against}, {row['size'].partition(', ')[0]}")
+        label = f"{path}: {quantity} against {against}"
+        labels.append(f"{label}, {row['size'].partition(', ')[0]}")
+        whole.append(f"{label}, {row['size']}")
         before = path
-    return labels
+    return [
+        label if labels.count(label) == 1 else longer for label, longer in zip(labels, whole, strict=True)
+    ]
 
 
 def write_page() -> Path:

@@ -215,6 +215,13 @@ def test_exponents_are_fitted_to_the_larger_sizes():
     assert any("100 million" in text for text in what)
 
 
+def test_labels_of_the_figure_tell_all_rows_apart():
+    pages = load("pages")
+    rows = [row for row in pages.read_paths()["rows"] if "ratio" in row]
+    labels = pages._labels(rows)
+    assert len(set(labels)) == len(rows)
+
+
 def test_every_step_of_the_gpu_script_runs_at_a_tiny_size(tmp_path):
     load("gpu").main(["--tiny", "--device", "cpu", "--out", str(tmp_path)])
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text(encoding="utf-8").splitlines()]
