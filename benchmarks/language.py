@@ -22,6 +22,7 @@ from monkeylib.model import (
     MonkeyResamplerConfig,
     MonkeyVisionConfig,
 )
+from monkeylib.model.loss import cross_entropy_in_parts
 from monkeylib.monkey import Monkey
 from monkeylib.processing import MonkeyProcessor
 from monkeylib.prompts import IMAGE_TOKENS
@@ -167,6 +168,11 @@ def loss_rows(settings: Settings) -> list[Row]:
         rounds = Settings(min(settings.rounds, 2), settings.is_quick)
         rows.append(compare_time("loss, forward and backward", RELEASED, size, build(), rounds, target))
         rows.append(compare_memory("peak memory of the loss", RELEASED, size, build, target=None))
+
+    # Where every token is learned, ours computes the logits in parts.
+    size = f"all of {PADDED_LENGTH:,} tokens are learned, {vocabulary:,} words"
+    build = loss_pair_builder(PADDED_LENGTH - 1, vocabulary)
+    rows.append(compare_memory("peak memory of the loss", RELEASED, size, build, target=None))
     return rows
 
 
@@ -190,8 +196,7 @@ def loss_pair_builder(count: int, vocabulary: int, width: int = 512) -> Callable
             # As `MonkeyForConditionalGeneration.forward` selects them.
             targets = F.pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
             is_learned = targets != IGNORE_INDEX
-            logits = head(hidden[is_learned])
-            return gradient(F.cross_entropy(logits.float(), targets[is_learned]))
+            return gradient(cross_entropy_in_parts(hidden[is_learned], head, targets[is_learned])[0])
 
         def released() -> tuple[torch.Tensor, torch.Tensor]:
             return gradient(loss_of_all_logits(hidden, head.weight, labels))

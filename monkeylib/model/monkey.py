@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Unpack
 
@@ -10,13 +11,14 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils.generic import TransformersKwargs
+from transformers.utils.generic import ModelOutput, TransformersKwargs
 
 from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
 from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVisionConfig, check_pooling
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
+from monkeylib.model.loss import cross_entropy, cross_entropy_in_parts, has_plain_output
 from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, check_grid, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
@@ -31,10 +33,24 @@ _ARGUMENTS = (
     "labels",
     "past_key_values",
     "inputs_embeds",
+    "return_logits",
 )
 _FORWARDED = {"use_cache", "return_dict", *TransformersKwargs.__annotations__}
 
 TrainMode = Literal["frozen", "lora", "full"]
+
+
+@dataclass
+class LossOutput(ModelOutput):
+    """What a forward pass with labels and without logits gives.
+
+    Fields:
+        loss: the cross-entropy.
+        predictions: `[supervised positions]`, the most likely token in the place of each label.
+    """
+
+    loss: torch.Tensor | None = None
+    predictions: torch.Tensor | None = None
 
 
 class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -88,8 +104,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         num_items_in_batch: int | float | None = None,
+        return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | LossOutput:
         """Compute logits and, with labels, the cross-entropy averaged over tokens.
 
         Args:
@@ -102,10 +119,12 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             mm_encoder_outputs: `{"image": output of get_image_features}`, which `generate` computes once.
             num_items_in_batch: divide the summed loss by this number, as in transformers, where these rows
                 are only a part of a batch. They may then hold no label at all.
+            return_logits: False, with labels, for a `LossOutput` alone. The memory of logits is then bounded
+                (`model/loss.py`).
 
         Raises:
-            ValueError: images that do not fit the prompt, or are missing, or labels without a supervised
-                position.
+            ValueError: images that do not fit the prompt, or are missing, labels without a supervised
+                position, or no labels with `return_logits=False`.
             TypeError: an argument whose name is almost one of these.
         """
         # The language model would ignore them.
@@ -124,6 +143,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             elif input_ids is not None and not _has_tokens(past_key_values):
                 self._refuse_empty_places(input_ids)
 
+        if not return_logits and (labels is None or logits_to_keep is not None):
+            raise ValueError("return_logits=False needs labels and takes no logits_to_keep")
+
         targets = None
         if labels is not None:
             # Packed examples would see each other through a cache.
@@ -135,19 +157,45 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 logits_to_keep = targets != IGNORE_INDEX
                 targets = targets[logits_to_keep]
 
+        # What the language model reads.
+        kwargs |= {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+        }
+
+        if not return_logits:
+            return self._loss_alone(targets, logits_to_keep, num_items_in_batch, **kwargs)
+
         # logits: [B, T, vocabulary], or with labels [supervised positions, vocabulary]
-        output = self.language_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            logits_to_keep=0 if logits_to_keep is None else logits_to_keep,
-            **kwargs,
-        )
+        output = self.language_model(**kwargs, logits_to_keep=0 if logits_to_keep is None else logits_to_keep)
         if targets is not None:
-            output.loss = _token_cross_entropy(output.logits, targets, num_items_in_batch)
+            output.loss = cross_entropy(output.logits, targets, num_items_in_batch)
         return output
+
+    def _loss_alone(
+        self, targets: torch.Tensor, is_supervised: torch.Tensor, num_items: int | float | None, **inputs: Any
+    ) -> LossOutput:
+        """Return loss and predictions, without logits.
+
+        Args:
+            targets: `[N]`, the tokens to predict.
+            is_supervised: `[B, T]`, true at the N positions that predict them.
+            num_items: as in `forward`.
+            inputs: of the language model.
+        """
+        if not has_plain_output(self.language_model):
+            logits = self.language_model(**inputs, logits_to_keep=is_supervised).logits
+            loss = cross_entropy(logits, targets, num_items)
+            return LossOutput(loss=loss, predictions=logits.detach().argmax(-1))
+
+        hidden = self.language_model.get_decoder()(**inputs).last_hidden_state  # [B, T, width]
+        loss, predictions = cross_entropy_in_parts(
+            hidden[is_supervised], self.get_output_embeddings(), targets, num_items
+        )
+        return LossOutput(loss=loss, predictions=predictions)
 
     def get_image_features(
         self,
@@ -545,32 +593,3 @@ def _has_tokens(past_key_values: Any) -> bool:
 def _check_extra(extra: str) -> None:
     if extra not in ("copy", "fresh"):
         raise ValueError(f"extra LoRAs are made by 'copy' or 'fresh', got {extra!r}")
-
-
-def _token_cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, num_items: int | float | None
-) -> torch.Tensor:
-    """Return `-sum_t log p(target_t) / n` in fp32 over the supervised positions.
-
-    Args:
-        logits: `[..., vocabulary]`.
-        targets: `[...]` token ids, `IGNORE_INDEX` where there is none.
-        num_items: `n`; the number of supervised positions by default.
-
-    Raises:
-        ValueError: there is no supervised position, and no `num_items`.
-    """
-    # fp32: in lower precision the exponentials lose digits over a large vocabulary.
-    logits, targets = logits.flatten(0, -2).float(), targets.flatten()
-
-    # Part of a batch: the sum, divided by the count over the complete batch.
-    if num_items is not None:
-        return F.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORE_INDEX) / num_items
-
-    # The mean over no position would be NaN.
-    if not bool((targets != IGNORE_INDEX).any()):
-        raise ValueError(
-            "the labels hold no supervised token: check that answers were not cut off by truncation"
-        )
-
-    return F.cross_entropy(logits, targets, ignore_index=IGNORE_INDEX)

@@ -141,19 +141,19 @@ class MonkeyTraining(L.LightningModule):
         self._require_no_failure(batch.get("failure"))
 
         inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
-        loss, logits = self.loss_and_logits(inputs)
+        loss, predictions = self.loss_and_predictions(inputs)
 
         # A dummy example has no labels.
         exact: Tensor | float = 0.0
-        if logits.shape[0] > 0:
-            exact = exact_match(logits.detach(), batch["labels"], batch["turns"])
+        if len(predictions) > 0:
+            exact = exact_match(predictions, batch["labels"], batch["turns"])
         return {"loss": loss, "exact": torch.as_tensor(exact)}
 
-    def loss_and_logits(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the loss of a micro-batch, and the logits `[N, vocabulary]` that predict its labels."""
+    def loss_and_predictions(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the loss of a micro-batch, and the most likely token `[N]` in the place of each label."""
         grids = None if self.profile.views == "global" else inputs.get("grids")
-        output = self.model(**{**inputs, "grids": grids})
-        return output.loss, output.logits
+        output = self.model(**{**inputs, "grids": grids}, return_logits=False)
+        return output.loss, output.predictions
 
     def _require_no_failure(self, failure: str | None) -> None:
         """Raise the error of a bad record on all devices: an image is opened by one of them alone, and the
@@ -380,14 +380,14 @@ class MonkeyTraining(L.LightningModule):
 
 
 @torch.no_grad()
-def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
+def exact_match(predictions: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
     """Return the share of answers that greedy decoding would get right, from one teacher-forced pass.
 
     Greedy decoding repeats an answer exactly when each of its tokens, end of text included, is the most
     likely one after the right tokens before it.
 
     Args:
-        logits: `[N, vocabulary]` of the N positions that predict a label, as the model gives them.
+        predictions: `[N]`, the most likely token in the place of each of the N labels.
         labels: `[B, T]`, `IGNORE_INDEX` where there is no label.
         turns: `[B, T]`, the turn whose answer a label belongs to.
     """
@@ -402,6 +402,6 @@ def exact_match(logits: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
     _, answer = torch.unique(torch.stack([example, target_turns[labelled]]), dim=1, return_inverse=True)
 
     # An answer is right if none of its tokens is wrong.
-    wrong = (logits.argmax(-1) != targets[labelled]).float()
+    wrong = (predictions != targets[labelled]).float()
     wrong_tokens = wrong.new_zeros(int(answer.max()) + 1).index_add_(0, answer, wrong)
     return (wrong_tokens == 0).float().mean()

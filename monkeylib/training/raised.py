@@ -156,8 +156,8 @@ class RaisedTraining(MonkeyTraining):
         """Return what encodes records for a raised model."""
         return RaisedExampleEncoder(processor, profile.training.max_length)
 
-    def loss_and_logits(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the loss of a micro-batch, and the logits `[N, vocabulary]` that predict its labels."""
+    def loss_and_predictions(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the loss of a micro-batch, and the most likely token `[N]` in the place of each label."""
         inputs = dict(inputs)
         del inputs["grids"]
         labels, count = inputs.pop("labels"), inputs.pop("num_items_in_batch")
@@ -176,7 +176,7 @@ class RaisedTraining(MonkeyTraining):
 
         logits = logits[is_labelled[:, first:]].float()
         loss = F.cross_entropy(logits, targets[is_labelled], reduction="sum") / count
-        return loss, logits
+        return loss, logits.detach().argmax(-1)
 
     @property
     def _limits_logits(self) -> bool:

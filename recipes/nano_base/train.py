@@ -197,7 +197,7 @@ class BaseTraining(L.LightningModule):
         out["loss"] = (
             out["loss"] + result.loss + ATTENTION_WEIGHT * out["attention"] + self.phase.starts * start
         )
-        out["exact"] = exact_match(result.logits.detach(), batch["labels"], batch["turns"])
+        out["exact"] = exact_match(result.logits.detach().argmax(-1), batch["labels"], batch["turns"])
         return out
 
     def on_train_start(self) -> None:

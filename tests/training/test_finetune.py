@@ -152,7 +152,7 @@ def test_one_batch_is_learned_by_heart(batch):
 
     model.eval()
     logits = model(**inputs).logits
-    assert exact_match(logits, batch["labels"], batch["turns"]) > 0.8
+    assert exact_match(logits.argmax(-1), batch["labels"], batch["turns"]) > 0.8
 
 
 # --- interrupted, finished and changed runs --------------------------------------------------------
@@ -539,7 +539,7 @@ def _exact_match_of(model, prompt, answer):
     labels = torch.tensor([[IGNORE_INDEX] * len(prompt) + answer])
     turns = torch.tensor([[-1] * len(prompt) + [0] * len(answer)])
     with torch.no_grad():
-        return exact_match(model(ids, labels=labels).logits, labels, turns).item()
+        return exact_match(model(ids, labels=labels).logits.argmax(-1), labels, turns).item()
 
 
 def test_exact_match_counts_answers_not_tokens_or_examples():
@@ -550,10 +550,10 @@ def test_exact_match_counts_answers_not_tokens_or_examples():
     logits = torch.zeros(5, 10)
     for position, token in enumerate((4, 5, 9, 7, 8)):  # the second answer of the first row is wrong
         logits[position, token] = 1
-    assert exact_match(logits, labels, turns).item() == pytest.approx(2 / 3)
+    assert exact_match(logits.argmax(-1), labels, turns).item() == pytest.approx(2 / 3)
 
     logits[1, 2] = 2  # one token of the first answer too
-    assert exact_match(logits, labels, turns).item() == pytest.approx(1 / 3)
+    assert exact_match(logits.argmax(-1), labels, turns).item() == pytest.approx(1 / 3)
 
 
 def test_conversation_that_does_not_fit_loses_complete_turns(tokenizer):
