@@ -28,6 +28,8 @@ from PIL import Image
 from monkeylib import tiling
 from monkeylib.boxes import Box, enclosing_box
 from monkeylib.data.synthetic import Sample, make_sample
+from monkeylib.data.synthetic.canvas import photo_file
+from monkeylib.errors import choose
 from monkeylib.images import open_image
 from monkeylib.tables import Row
 from monkeylib.tiling import Grid
@@ -231,8 +233,6 @@ def find_words(page: Image.Image) -> list[Box]:
 
 def photographed_page() -> tuple[Image.Image, list[Box]]:
     """Return the photograph of a printed page in the scikit-image wheel, and its words."""
-    from monkeylib.data.synthetic.canvas import photo_file
-
     page = open_image(photo_file("page.png"))
     return page, find_words(page)
 
@@ -278,19 +278,42 @@ def compare_schemes(
     return rows
 
 
+def document_scan(number: int, shape: str) -> tuple[Image.Image, list[Box]]:
+    """Return a document of the test split as a scan, and its words.
+
+    Args:
+        number: of the document.
+        shape: one of `SHAPES`.
+
+    Raises:
+        ValueError: there is no such shape.
+    """
+    sample = _document(number, shape)
+    size = (SCAN * sample.image.width, SCAN * sample.image.height)
+    return sample.image.resize(size, Image.Resampling.BICUBIC), _words_of_scan(sample)
+
+
 def document_pages(count: int = 20) -> list[tuple[str, tuple[int, int], list[Box]]]:
-    """Return documents of the test split as scans, with their words, for `compare_schemes`.
+    """Return the shape, size and words of scans of the test split, for `compare_schemes`.
 
     Args:
         count: documents of each shape.
     """
     pages = []
-    for shape, size in SHAPES.items():
+    for shape, (width, height) in SHAPES.items():
         for number in range(count):
-            sample = make_sample(number, "test", size, "document")
-            words = [tuple(SCAN * edge for edge in word) for word in words_of_sample(sample)]
-            pages.append((shape, (SCAN * size[0], SCAN * size[1]), words))
+            words = _words_of_scan(_document(number, shape))
+            pages.append((shape, (SCAN * width, SCAN * height), words))
     return pages
+
+
+def _document(number: int, shape: str) -> Sample:
+    return make_sample(number, "test", SHAPES[choose("shape of a document", shape, SHAPES)], "document")
+
+
+def _words_of_scan(sample: Sample) -> list[Box]:
+    words = words_of_sample(sample)
+    return [(SCAN * x0, SCAN * y0, SCAN * x1, SCAN * y1) for x0, y0, x1, y1 in words]
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:

@@ -129,3 +129,8 @@ def test_pages_are_scans_of_test_documents():
     assert size == (960, 1344) and all(0 <= x0 < x1 <= 960 for x0, _, x1, _ in words)
     sample = make_sample(0, "test", (160, 224), "document")
     assert len(words) == len(sample.transcript.split())
+
+    scan, words_of_scan = tiling_schemes.document_scan(0, "portrait")
+    assert scan.size == size and words_of_scan == words
+    with pytest.raises(ValueError, match="shape of a document"):
+        tiling_schemes.document_scan(0, "round")
