@@ -216,6 +216,30 @@ def draw_description_levels(image: Image.Image, annotated: Record, filtered: Rec
     return fig
 
 
+def level_examples(record: Record) -> list[tuple[str, str]]:
+    """Return the levels that experts have annotated: level and expert, and the surest statement.
+
+    For `diagrams.draw_description_pipeline`. A level of which no expert said anything is left out.
+    """
+    # (level, expert) -> (score, statement); a caption may have no score.
+    statements: dict[tuple[str, str], list[tuple[float | None, str]]] = {}
+    for caption in record.captions:
+        statements.setdefault(("whole image", caption.expert), []).append((caption.score, caption.text))
+    for region in record.regions:
+        statements.setdefault((f"{region.kind}s", region.expert), []).append((region.score, region.text))
+    for line in record.lines:
+        statements.setdefault(("text", line.expert), []).append((line.confidence, f"“{line.text}”"))
+
+    examples = []
+    for (level, expert), of_level in statements.items():
+        score, text = max(of_level, key=lambda statement: statement[0] or 0)
+        number = "" if score is None else f" {score:.2f}"
+        more = f", and {len(of_level) - 1} more" if len(of_level) > 1 else ""
+        # An expert that another one depends on comes first, as the segments do that a tagger names.
+        examples.append((f"{level}: {expert.split('+')[-1]}", f"{text}{number}{more}"))
+    return examples
+
+
 def _list_below(ax: Axes, statements: Sequence[tuple[str, bool]]) -> None:
     """Write statements below an image, the first ones, and in another colour those that were dropped."""
     height = 0.13  # of a line, as a share of the image

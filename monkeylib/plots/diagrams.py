@@ -1,5 +1,6 @@
 """Diagrams, drawn from the configuration: the model's architecture, and the pipeline of descriptions."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from monkeylib.sizing import count_parameters, count_visual_tokens
 from monkeylib.tiling import Grid
 
 _FROZEN, _TRAINED, _DATA = PALE, COLOURS[0], "white"
+_DESCRIPTION_CHARACTERS = 30  # across the box of a description
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,15 @@ def draw_description_pipeline(
     """Draw how the outputs of experts become one description of an image (paper, Fig. 3).
 
     Args:
-        levels: what each expert says: its name, and an example.
+        levels: what each expert says: its name, and an example (`plots.captions.level_examples`).
         filter_text: what the filter keeps.
         composer: name of the language model that writes the description.
-        description: the description of the image.
+        description: the description of the image; nothing if it is empty.
         image: the image.
     """
-    height = 0.7 * len(levels) + 0.6
+    lines = textwrap.wrap(description, _DESCRIPTION_CHARACTERS) or ["nothing"]
+    description_height = 0.4 + 0.15 * len(lines)
+    height = max(0.7 * len(levels), description_height) + 0.6
     fig, ax = _canvas(11, height)
     middle = height / 2
 
@@ -150,7 +154,8 @@ def draw_description_pipeline(
     ax.set(xlim=(0, 11), ylim=(0, height))
 
     for number, (name, example) in enumerate(levels):
-        y = height - 0.65 - 0.7 * number
+        # Equally far apart, above and below the middle.
+        y = middle + 0.7 * ((len(levels) - 1) / 2 - number)
         _Box(3.6, y, 2.6, 0.56, f"{name}\n{example}").draw(ax)
         _arrow(ax, (1.75, middle), (2.3, y))
         _arrow(ax, (4.9, y), (5.45, middle))
@@ -159,5 +164,5 @@ def draw_description_pipeline(
     _arrow(ax, (6.75, middle), (7.1, middle))
     _Box(7.7, middle, 1.2, 0.8, composer, _TRAINED).draw(ax)
     _arrow(ax, (8.3, middle), (8.65, middle))
-    _Box(9.8, middle, 2.3, 1.5, description).draw(ax)
+    _Box(9.8, middle, 2.3, description_height, "\n".join(lines)).draw(ax)
     return fig

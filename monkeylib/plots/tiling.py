@@ -1,14 +1,18 @@
 """Images cut into tiles, and what a view loses of the small text in them."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch.nn import functional as F
 
 from monkeylib.boxes import Box
-from monkeylib.plots.style import COLOURS
+from monkeylib.experiments.tiling_schemes import Layout
+from monkeylib.plots.style import COLOURS, PALE
 from monkeylib.tiling import Grid, covered_side, join_tiles, tile_boxes
 
 _GAP = 0.06  # between separated tiles, as a fraction of a tile's side
@@ -75,6 +79,64 @@ def _draw_separated(ax: Axes, tiles: torch.Tensor, grid: Grid) -> None:
 
     ax.set(xlim=(0, grid.cols * step), ylim=(grid.rows * step, 0), title=f"{grid.tiles} tiles")
     ax.set_axis_off()
+
+
+# Schemes of high resolution
+
+
+def draw_schemes(
+    images: Sequence[tuple[Image.Image, Sequence[Box]]],
+    schemes: Mapping[str, Callable[[tuple[int, int]], Layout]],
+) -> Figure:
+    """Draw the same images as every scheme cuts them: padding grey, borders of tiles and cut words marked.
+
+    Args:
+        images: RGB, with boxes of their words in pixels; one row each.
+        schemes: by name; one column each, after the images themselves.
+    """
+    columns = 1 + len(schemes)
+    fig, axes = plt.subplots(len(images), columns, figsize=(1.9 * columns, 2.65 * len(images)), squeeze=False)
+    for row, (image, words) in zip(axes, images, strict=True):
+        row[0].imshow(image)
+        text = f"{len(words)} words" if words else "no text"
+        row[0].set_xlabel(f"{image.width} x {image.height} pixels\n{text}")
+        for ax, lay_out in zip(row[1:], schemes.values(), strict=True):
+            _draw_layout(ax, image, words, lay_out(image.size))
+
+    for ax, title in zip(axes[0], ("image", *schemes), strict=True):
+        ax.set_title(title, fontsize=9)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[], anchor="N")
+        ax.xaxis.label.set_fontsize(8)
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    return fig
+
+
+def _draw_layout(ax: Axes, image: Image.Image, words: Sequence[Box], layout: Layout) -> None:
+    """Draw an image on its canvas, with the borders of tiles, and the words that these cut."""
+    width, height = layout.canvas
+    left, top, right, bottom = layout.content
+    ax.imshow(image, extent=(left, right, bottom, top), aspect="equal")
+    ax.set(xlim=(0, width), ylim=(height, 0), facecolor=PALE)
+
+    # A line for each border; those of the canvas count as well.
+    line = {"color": COLOURS[1], "linewidth": 1.2, "clip_on": False}
+    for col in range(layout.grid.cols + 1):
+        ax.plot([col * layout.tile] * 2, [0, height], **line)
+    for row in range(layout.grid.rows + 1):
+        ax.plot([0, width], [row * layout.tile] * 2, **line)
+
+    cut = [word for word in words if layout.cuts(word)]
+    for x0, y0, x1, y1 in map(layout.place, cut):
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, color=COLOURS[1], alpha=0.45, linewidth=0))
+
+    facts = [f"{layout.visual_tokens:,} tokens"]
+    if words:
+        facts.append(f"{len(cut)} word{'s' * (len(cut) != 1)} cut")
+    if layout.stretch >= 1.05:
+        facts.append(f"stretched {layout.stretch:.1f} times")
+    ax.set_xlabel("\n".join(facts))
 
 
 # Small text

@@ -191,3 +191,22 @@ def test_labels_of_crowded_regions_stand_apart():
     assert {text.get_text()[:-5] for text in fig.axes[0].texts if text.get_text()} == {
         part.text for part in crowd
     }
+
+
+def test_levels_have_their_surest_statement():
+    annotated = record(
+        captions=(Caption(text="a street", expert="blip2"),),
+        regions=(
+            region(score=0.4),
+            region("dog", score=0.8),
+            Region(box=(0, 0, 9, 9), text="paw", score=0.5, expert="sam+tagger", kind="segment"),
+        ),
+        lines=(line(),),
+    )
+    assert plots.level_examples(annotated) == [
+        ("whole image: blip2", "a street"),
+        (f"regions: {region().expert}", "dog 0.80, and 1 more"),
+        ("segments: tagger", "paw 0.50"),
+        (f"text: {line().expert}", f"“STOP” {line().confidence:.2f}"),
+    ]
+    assert plots.level_examples(record()) == []

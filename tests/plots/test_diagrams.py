@@ -40,3 +40,24 @@ def test_pipeline_has_every_level_and_the_description():
     texts = [text.get_text() for text in ax.texts]
     assert texts[:2] == ["OCR\n“exit”", "global caption\na street"]
     assert texts[2:] == ["filter", "chat model", "a street with a sign"]
+
+
+def test_long_description_is_wrapped_within_its_box():
+    description = "A picture of a motorcycle that stands in a garage. " * 6
+    levels = [("text", "“exit”")]
+    ax = diagrams.draw_description_pipeline(
+        levels, "filter", "rules", description, Image.new("RGB", (40, 20))
+    ).axes[0]
+    drawn = ax.texts[-1]
+    assert drawn.get_text().replace("\n", " ") == description.strip()
+
+    # As wide and as high as its box, and the box as high as the figure.
+    ax.figure.canvas.draw()
+    box, text = ax.patches[-1].get_window_extent(), drawn.get_window_extent()
+    assert box.x0 < text.x0 and text.x1 < box.x1 and box.y0 < text.y0 and text.y1 < box.y1
+    assert box.y1 < ax.get_window_extent().y1
+
+
+def test_pipeline_of_nothing_says_so():
+    ax = diagrams.draw_description_pipeline([], "filter", "rules", "", Image.new("RGB", (4, 2))).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["filter", "rules", "nothing"]

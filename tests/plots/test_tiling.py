@@ -2,7 +2,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.patches import Rectangle
+from PIL import Image
 
+from monkeylib.experiments.tiling_schemes import SCHEMES
 from monkeylib.plots import tiling as plots
 from monkeylib.tiling import Grid, global_view, split_tiles, tile_boxes
 
@@ -92,3 +94,26 @@ def test_text_is_drawn_at_every_resolution():
     titles = [ax.get_title(loc="left") + ax.get_title() for ax in fig.axes]
 
     assert titles == ["fine, 64 pixels", "fine, small", "wide, 64 pixels", "wide, small"]
+
+
+def test_schemes_are_drawn_with_borders_cut_words_and_facts():
+    images = [
+        (Image.new("RGB", (200, 100), "white"), [(90, 20, 110, 30), (10, 20, 30, 30)]),
+        (Image.new("RGB", (50, 50), "white"), []),
+    ]
+    schemes = {name: SCHEMES[name] for name in ("Monkey", "S2")}
+    fig = plots.draw_schemes(images, schemes)
+    first, monkey, s2, photograph, *_ = fig.axes
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["image", "Monkey", "S2"]
+    assert first.get_xlabel() == "200 x 100 pixels\n2 words"
+    assert photograph.get_xlabel() == "50 x 50 pixels\nno text"
+
+    # Of a square there is nothing to say of its shape, and of an image without text nothing of words.
+    assert monkey.get_xlabel() == "1,280 tokens\n1 word cut\nstretched 2.0 times"
+    assert s2.get_xlabel() == "576 tokens\n0 words cut"
+    assert fig.axes[4].get_xlabel() == "1,280 tokens"
+
+    (cut,) = monkey.patches
+    assert (cut.get_x(), cut.get_width()) == (pytest.approx(90 * 4.48), pytest.approx(20 * 4.48))
+    assert len(monkey.lines) == 3 + 3 and len(s2.lines) == 4 + 4
+    assert s2.images[0].get_extent() == [0, 1008, 756, 252]  # padding above and below
