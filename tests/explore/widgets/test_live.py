@@ -44,15 +44,25 @@ def test_question_is_answered_by_all(explorers):
 
 def test_attention_of_a_token(explorers):
     explorer = explorers["attention"]
-    (token,) = controls(explorer.widget, "SelectionSlider")
-    (image,) = controls(explorer.widget, "Image")
-    before = image.value
+    token, _ = controls(explorer.widget, "SelectionSlider")
+    image, views = controls(explorer.widget, "Image")
+    before = image.value, views.value
     token.value = 1
-    assert explorer.token == 1 and image.value != before
+    assert explorer.token == 1 and image.value != before[0] and views.value == before[1]
 
     (question,) = controls(explorer.widget, "Text")
     question.value = "and y?"
     assert explorer.question == "and y?" and explorer.token is None and token.index == 0
+
+
+def test_queries_of_the_resampler_look_at_each_view(explorers):
+    explorer = explorers["attention"]
+    _, query = controls(explorer.widget, "SelectionSlider")
+    image, views = controls(explorer.widget, "Image")
+    before = image.value, views.value
+    query.value = 1
+    assert explorer.query == 1 and views.value != before[1] and image.value == before[0]
+    assert len(query.options) == 1 + explorer.maps.resampler.weights.shape[1]
 
 
 def test_thresholds_move(explorers):
