@@ -31,6 +31,11 @@ class AttentionMaps:
     grid: Grid
     overlap: int = 0
 
+    def view_names(self) -> list[str]:
+        """Return what the views are called, in their order: "tile 0", ..., "global view"."""
+        tiles = self.grid.tiles
+        return [f"tile {number}" for number in range(tiles)] + ["global view"] * (len(self.views) - tiles)
+
     def over_tiles(self, query: int | None = None) -> torch.Tensor:
         """Return the attention over the tiles side by side, `[rows * patches, cols * patches]`; where they
         overlap, the mean.

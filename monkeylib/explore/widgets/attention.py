@@ -6,24 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from PIL import Image
 
 from monkeylib.experiments.answer_attention import AnswerMaps, compute_answer_maps
-from monkeylib.explore.drawing import COLOUR_MAP, add_colour_bar, overlay_attention, overlay_views
+from monkeylib.explore.drawing import add_colour_bar, overlay_attention, overlay_views
 from monkeylib.explore.tiles import to_image
 from monkeylib.explore.variants import require_monkey
 from monkeylib.explore.widgets.base import Explorer, html_table, png_bytes
+from monkeylib.explore.widgets.panels import add_scale, show_overlay
 from monkeylib.images import ImageInput, open_image
 from monkeylib.monkey import Monkey
 from monkeylib.tiling import join_tiles
 
 _ALL = -1  # choice of a slider
 _PANELS = 6  # tokens of a figure
-_LABEL = "attention of a {}\non a patch, %"  # of a colour bar
 
 
 class AttentionExplorer(Explorer):
@@ -60,7 +57,10 @@ class AttentionExplorer(Explorer):
         """Return how much of the displayed token's attention falls on each view, and on text."""
         by_view = self.maps.by_view()
         shares = by_view.mean(0) if self.token is None else by_view[self.token]
-        rows = [(name, f"{float(share):.1%}") for name, share in zip(self._views(), shares, strict=True)]
+        rows = [
+            (name, f"{float(share):.1%}")
+            for name, share in zip(self.maps.resampler.view_names(), shares, strict=True)
+        ]
         return [*rows, ("text", f"{max(0.0, 1 - float(shares.sum())):.1%}")]
 
     def overlay(self, side: int = 360) -> Image.Image:
@@ -79,11 +79,6 @@ class AttentionExplorer(Explorer):
             return to_image(maps.views[-1])
         pixels = maps.overlap * maps.views.shape[-1] // maps.weights.shape[-1]
         return to_image(join_tiles(maps.views[: maps.grid.tiles], maps.grid, pixels))
-
-    def _views(self) -> list[str]:
-        """Return the names of the views, in their order."""
-        tiles, views = self.maps.resampler.grid.tiles, len(self.maps.resampler.views)
-        return [f"tile {number}" for number in range(tiles)] + ["global view"] * (views - tiles)
 
     def token_names(self) -> list[tuple[str, int | None]]:
         """Return the tokens of the answer for a choice, with their numbers."""
@@ -125,7 +120,7 @@ class AttentionExplorer(Explorer):
     def _draw(self) -> Figure:
         resampler = self.maps.resampler
         tokens: list[int | None] = [None, *range(min(len(self.maps.tokens), _PANELS))]
-        queries, views = resampler.weights.shape[1], self._views()
+        queries, views = resampler.weights.shape[1], self.maps.resampler.view_names()
         query = queries // 2 if self.query is None else self.query
 
         columns = max(len(tokens), len(views))
@@ -137,18 +132,18 @@ class AttentionExplorer(Explorer):
         axes = of_answer.subplots(1, columns, squeeze=False)
         for ax, token in zip(axes.flat, tokens, strict=False):
             title = "all tokens" if token is None else repr(self.maps.tokens[token])
-            _show(ax, self._joined(), self.maps.over_image(token), self._largest, title)
-        _add_scale(of_answer, [*axes.flat], self._largest, _LABEL.format("token"))
+            show_overlay(ax, self._joined(), self.maps.over_image(token), self._largest, title)
+        add_scale(of_answer, [*axes.flat], self._largest, "token")
 
         of_resampler.suptitle("Where the resampler's queries look in each view", fontsize=9)
         axes = of_resampler.subplots(2, columns, squeeze=False)
         for row, number in zip(axes, (None, query), strict=True):
             weights = resampler.over_views(number)
             for ax, name, view, attention in zip(row, views, resampler.views, weights, strict=False):
-                _show(ax, to_image(view), attention, self._largest_of_queries, name)
+                show_overlay(ax, to_image(view), attention, self._largest_of_queries, name)
             beside = {"transform": row[0].transAxes, "rotation": 90, "ha": "right", "va": "center"}
             row[0].text(-0.03, 0.5, "all queries" if number is None else f"query {number}", **beside)
-        _add_scale(of_resampler, [*axes.flat], self._largest_of_queries, _LABEL.format("query"))
+        add_scale(of_resampler, [*axes.flat], self._largest_of_queries, "query")
         return fig
 
 
@@ -159,16 +154,3 @@ def _slider(ipywidgets: Any, names: Sequence[tuple[str, int | None]], descriptio
 def _choices(names: Sequence[tuple[str, int | None]]) -> list[tuple[str, int]]:
     # To a slider, None is no choice at all.
     return [(name, _ALL if number is None else number) for name, number in names]
-
-
-def _show(ax: Axes, image: Image.Image, attention: Any, largest: float, title: str) -> None:
-    ax.imshow(overlay_attention(image, attention, largest))
-    ax.set_title(title, parse_math=False)
-
-
-def _add_scale(fig: Figure | SubFigure, axes: Sequence[Axes], largest: float, label: str) -> None:
-    """Add the colour bar of panels that share a scale, whose own axes go."""
-    for ax in axes:
-        ax.set_axis_off()
-    scale = ScalarMappable(PowerNorm(0.5, 0, 100 * largest), COLOUR_MAP)
-    fig.colorbar(scale, ax=axes, label=label)

@@ -65,6 +65,29 @@ def test_queries_of_the_resampler_look_at_each_view(explorers):
     assert len(query.options) == 1 + explorer.maps.resampler.weights.shape[1]
 
 
+def test_query_in_a_view(explorers):
+    explorer = explorers["queries"]
+    (view,) = controls(explorer.widget, "Dropdown")
+    (query,) = controls(explorer.widget, "IntSlider")
+    (image,) = controls(explorer.widget, "Image")
+    (facts,) = controls(explorer.widget, "HTML")
+    assert view.options == ("tile 0", "tile 1", "tile 2", "tile 3", "global view")
+
+    before = image.value
+    query.value, view.value = 1, "tile 2"
+    assert (explorer.query, explorer.view) == (1, "tile 2") and image.value != before
+    assert "query 1" in facts.value and "mean of all queries" in facts.value
+
+
+def test_loras_of_a_block(explorers):
+    explorer = explorers["loras"]
+    (block,) = controls(explorer.widget, "SelectionSlider")
+    (image,) = controls(explorer.widget, "Image")
+    before = image.value
+    block.value = explorer.blocks[-1]
+    assert explorer.block == explorer.blocks[-1] > 0 and image.value != before
+
+
 def test_thresholds_move(explorers):
     explorer = explorers["captions"]
     sliders = controls(explorer.widget, "FloatSlider")
