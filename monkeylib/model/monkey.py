@@ -146,7 +146,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if targets is not None:
-            output.loss = _token_cross_entropy(output.logits, targets, num_items_in_batch)
+            output.loss = token_cross_entropy(output.logits, targets, num_items_in_batch)
         return output
 
     def get_image_features(
@@ -547,7 +547,7 @@ def _check_extra(extra: str) -> None:
         raise ValueError(f"extra LoRAs are made by 'copy' or 'fresh', got {extra!r}")
 
 
-def _token_cross_entropy(
+def token_cross_entropy(
     logits: torch.Tensor, targets: torch.Tensor, num_items: int | float | None
 ) -> torch.Tensor:
     """Return `-sum_t log p(target_t) / n` in fp32 over the supervised positions.
