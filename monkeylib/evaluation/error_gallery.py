@@ -20,6 +20,7 @@ ImageOf = Callable[[Prediction], Image.Image]
 _PERFECT = 1.0
 _MAX_SIDE = 480  # pixels of an image on the page
 _MAX_ANSWERS = 4  # accepted answers that are listed
+_CAPTION_METRICS = {"cider_d"}
 
 _STYLE = """\
 .monkey-page .gallery { display: grid; gap: 1.5em; }
@@ -134,12 +135,44 @@ def describe_prediction(prediction: Prediction) -> dict[str, str]:
 
     texts = {
         "question": prediction.question or prediction.prompt,
-        "answers": accepted,
-        "prediction": prediction.prediction or "(nothing)",
+        "true": accepted,
+        "answered": prediction.prediction or "(nothing)",
     }
 
     # A model can write half of a surrogate pair, which neither a font nor a file can hold.
     return {term: text.encode("utf-8", "replace").decode() for term, text in texts.items()}
+
+
+def describe_wrong_answer(wrong: WrongAnswer) -> dict[str, str]:
+    """Return the texts below the image of a wrong answer: of its prediction, how wrong it is, its score."""
+    return describe_prediction(wrong.prediction) | {
+        "error": describe_error(wrong),
+        "score": describe_score(wrong),
+    }
+
+
+def describe_error(wrong: WrongAnswer) -> str:
+    """Return how far an answer is from the nearest accepted one, in words: "3 of 5 characters wrong".
+
+    A caption, which no accepted one is to be repeated by letter, has its score instead.
+    """
+    if wrong.metric in _CAPTION_METRICS:
+        return describe_score(wrong)
+
+    given = wrong.prediction.prediction.strip().lower()
+    accepted = [answer.strip().lower() for answer in wrong.prediction.answers]
+    nearest = max(accepted, key=lambda answer: Levenshtein.normalized_similarity(given, answer))
+    length = max(len(given), len(nearest))
+    edits = Levenshtein.distance(given, nearest)
+    if edits == length:
+        return "nothing right"
+    return f"{edits} of {length} characters wrong"
+
+
+def describe_score(wrong: WrongAnswer) -> str:
+    """Return the score of an answer with the name of its metric and its maximum: "ANLS: 0 of 1"."""
+    metric = registry.get(wrong.metric)
+    return f"{metric.title}: {wrong.score:.2g} of {metric.maximum:g}"
 
 
 def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: str | Path, title: str) -> Path:
@@ -148,7 +181,7 @@ def write_page(wrong_answers: Sequence[WrongAnswer], image_of: ImageOf, path: st
     cards = []
     for wrong in wrong_answers:
         prediction = wrong.prediction
-        facts = describe_prediction(prediction) | {wrong.metric: f"{wrong.score:.3f}", "id": prediction.id}
+        facts = describe_wrong_answer(wrong) | {"id": prediction.id}
         if prediction.page is not None:
             facts["page"] = str(prediction.page)
 

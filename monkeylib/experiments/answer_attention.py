@@ -120,16 +120,31 @@ def compute_answer_maps(
             use_cache=False,
         ).attentions
 
-    # [layers, heads, T, T] -> [tokens of the answer, T] -> [tokens, views, queries]
-    weights = torch.stack([layer[0] for layer in attentions]).float().mean((0, 1)).cpu()
     predicting = slice(len(ids) - len(answer_ids) - 1, len(ids) - 1)
     is_visual = input_ids[0].cpu() == model.config.image_token_id
+    over_patches = join_attention(attentions, resampler.weights, predicting, is_visual)
+    tokens = tuple(monkey.processor.tokenizer.decode([id]) for id in answer_ids)
+    return AnswerMaps(tokens, over_patches, resampler)
+
+
+def join_attention(
+    attentions: Sequence[Tensor], resampler: Tensor, predicting: slice, is_visual: Tensor
+) -> Tensor:
+    """Return the attention of each token of an answer on the patches, `[tokens, views, patches, patches]`.
+
+    Args:
+        attentions: of each layer of the language model, `[1, heads, T, T]`.
+        resampler: `[views, queries, patches, patches]`, the mean over heads; a query's sums to 1.
+        predicting: the positions that predict the answer's tokens.
+        is_visual: `[T]`, True where a visual token stands.
+    """
+    # The mean over layers and heads. [layers, heads, T, T] -> [tokens, T] -> [tokens, views, queries]
+    weights = torch.stack([layer[0] for layer in attentions]).float().mean((0, 1)).cpu()
+    views, queries, *_ = resampler.shape
     on_visual_tokens = weights[predicting][:, is_visual].unflatten(1, (views, queries))
 
     # Through the resampler: a visual token is a mean of patches, with weights that sum to 1.
-    over_patches = torch.einsum("tvq,vqyx->tvyx", on_visual_tokens, resampler.weights.float())
-    tokens = tuple(monkey.processor.tokenizer.decode([id]) for id in answer_ids)
-    return AnswerMaps(tokens, over_patches, resampler)
+    return torch.einsum("tvq,vqyx->tvyx", on_visual_tokens, resampler.float())
 
 
 @contextmanager

@@ -31,6 +31,11 @@ class AttentionMaps:
     grid: Grid
     overlap: int = 0
 
+    def view_names(self) -> list[str]:
+        """Return what the views are called, in their order: "tile 0", ..., "global view"."""
+        tiles = self.grid.tiles
+        return [f"tile {number}" for number in range(tiles)] + ["global view"] * (len(self.views) - tiles)
+
     def over_tiles(self, query: int | None = None) -> torch.Tensor:
         """Return the attention over the tiles side by side, `[rows * patches, cols * patches]`; where they
         overlap, the mean.
@@ -38,14 +43,15 @@ class AttentionMaps:
         Args:
             query: a query, the same one in every tile; None for the mean over all queries.
         """
-        tiles = self._of_query(query)[: self.grid.tiles]
+        tiles = self.over_views(query)[: self.grid.tiles]
         return join_tiles(tiles[:, None], self.grid, self.overlap)[0]
 
     def over_global_view(self, query: int | None = None) -> torch.Tensor:
         """Return the attention over the global view, `[patches, patches]`."""
-        return self._of_query(query)[-1]
+        return self.over_views(query)[-1]
 
-    def _of_query(self, query: int | None) -> torch.Tensor:
+    def over_views(self, query: int | None = None) -> torch.Tensor:
+        """Return the attention over each view, `[V, patches, patches]`; that over a view sums to 1."""
         return self.weights.mean(1) if query is None else self.weights[:, query]
 
 

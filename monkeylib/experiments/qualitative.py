@@ -125,7 +125,7 @@ def border_scores(examples: Sequence[QualitativeExample], grid: Grid) -> list[Ro
     """
     groups: dict[tuple[str, str], list[QualitativeExample]] = {}
     for example in examples:
-        key = (str(example.prediction.meta.get("family", "")), _border_of(example, grid))
+        key = (str(example.prediction.meta.get("family", "")), border_of(example, grid))
         groups.setdefault(key, []).append(example)
 
     rows: list[Row] = []
@@ -149,8 +149,8 @@ def border_scores(examples: Sequence[QualitativeExample], grid: Grid) -> list[Ro
     return rows
 
 
-def _border_of(example: QualitativeExample, grid: Grid) -> str:
-    """Return how borders cut the answer's box, see `border_scores`."""
+def border_of(example: QualitativeExample, grid: Grid) -> str:
+    """Return how borders between tiles cut the text that an answer needs: see `border_scores`."""
     assert example.answer_box is not None
     width, height = example.image.size
     x0, y0, x1, y1 = example.answer_box

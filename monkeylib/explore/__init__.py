@@ -5,6 +5,8 @@
     explore.show_tiles(monkey, "receipt.png")
     explore.compare_answers(monkey, "receipt.png", "how much is the juice?", base=base)
     explore.show_attention(monkey, "receipt.png", "how much is the juice?")
+    explore.show_queries(monkey, "receipt.png")
+    explore.show_loras(lora_effect.describe_loras(monkey.model.vision))
     explore.show_captions("coffee.jpg")
     explore.show_errors("data/runs/nano/monkey/predictions")
     finetune.run(profile, folder, callbacks=[explore.watch_training()])
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from monkeylib.explore.widgets.attention import AttentionExplorer
     from monkeylib.explore.widgets.captions import CaptionsExplorer
     from monkeylib.explore.widgets.errors import ErrorsExplorer
+    from monkeylib.explore.widgets.loras import LorasExplorer
     from monkeylib.explore.widgets.power import PowerExplorer
+    from monkeylib.explore.widgets.queries import QueriesExplorer
     from monkeylib.explore.widgets.tiles import TilesExplorer
     from monkeylib.explore.widgets.training import LiveCurves
 
@@ -30,7 +34,9 @@ __all__ = [
     "show_attention",
     "show_captions",
     "show_errors",
+    "show_loras",
     "show_power",
+    "show_queries",
     "show_tiles",
     "watch_training",
 ]
@@ -55,6 +61,20 @@ def show_attention(*arguments: Any, **options: Any) -> AttentionExplorer:
     from monkeylib.explore.widgets.attention import AttentionExplorer
 
     return AttentionExplorer(*arguments, **options)
+
+
+def show_queries(*arguments: Any, **options: Any) -> QueriesExplorer:
+    """See where a query of the resampler looks; arguments as of `widgets.queries.QueriesExplorer`."""
+    from monkeylib.explore.widgets.queries import QueriesExplorer
+
+    return QueriesExplorer(*arguments, **options)
+
+
+def show_loras(*arguments: Any, **options: Any) -> LorasExplorer:
+    """See what the LoRAs of a block have become; arguments as of `widgets.loras.LorasExplorer`."""
+    from monkeylib.explore.widgets.loras import LorasExplorer
+
+    return LorasExplorer(*arguments, **options)
 
 
 def show_captions(*arguments: Any, **options: Any) -> CaptionsExplorer:

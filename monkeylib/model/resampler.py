@@ -89,29 +89,8 @@ class Resampler(GradientCheckpointingLayer):
         # The ViT's features in the width of the language model.
         kv = self.ln_kv(self.kv_proj(features))  # [V, patches, width]
 
-        # The released weights hold the three projections in one tensor.
-        w_q, w_k, w_v = self.qkv.weight.chunk(3)
-        b_q, b_k, b_v = self.qkv.bias.chunk(3)
-
-        # A buffer keeps the precision of the file when a model is loaded in a lower one.
-        query_positions = self.positions.to(kv.dtype)
-        patch_positions = self.position_cache(self.positions, rows, cols, self.query_grid).to(kv.dtype)
-
-        shared = {} if shared is None else shared
-        if "queries" not in shared:
-            shared["queries"] = F.linear(self.ln_q(self.query) + query_positions, w_q, b_q)
-        q = shared["queries"]
-        k = F.linear(kv + patch_positions, w_k, b_k)
-        v = F.linear(kv, w_v, b_v)
-
-        # The queries are the same for every view. -> [V, heads, queries or patches, head_dim]
-        q = self._split_heads(q[None]).expand(len(kv), -1, -1, -1)
-        k = self._split_heads(k)
-        v = self._split_heads(v)
-
-        # [V, heads, queries, head_dim] -> [V, queries, width]
-        context = attend(q, k, v, self.training).transpose(1, 2).flatten(2)
-        tokens = self.proj(self.ln_post(self.out(context)))  # [V, queries, width]
+        q, k, v = self.query_key_value(kv, (rows, cols), {} if shared is None else shared)
+        tokens = self.resample(q, k, v)  # [V, queries, width]
         tokens = average_tokens(tokens, self.query_grid, self.pooling)
         if not return_attention:
             return tokens
@@ -119,6 +98,31 @@ class Resampler(GradientCheckpointingLayer):
         # The fused kernel does not return its weights, so compute them again. [V, heads, queries, patches]
         attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)
         return tokens, attention
+
+    def query_key_value(
+        self, kv: torch.Tensor, patch_grid: tuple[int, int], shared: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return queries, keys and values of each head, `[V, heads, queries or patches, head_dim]`."""
+        # The released weights hold the three projections in one tensor.
+        w_q, w_k, w_v = self.qkv.weight.chunk(3)
+        b_q, b_k, b_v = self.qkv.bias.chunk(3)
+        # A buffer keeps the precision of the file when a model is loaded in a lower one.
+        p_q = self.positions.to(kv.dtype)
+        p_k = self.position_cache(self.positions, *patch_grid, self.query_grid).to(kv.dtype)
+
+        # The queries are the same for every view.
+        if "queries" not in shared:
+            shared["queries"] = F.linear(self.ln_q(self.query) + p_q, w_q, b_q)
+        q = self._split_heads(shared["queries"][None]).expand(len(kv), -1, -1, -1)
+        k = self._split_heads(F.linear(kv + p_k, w_k, b_k))
+        v = self._split_heads(F.linear(kv, w_v, b_v))
+        return q, k, v
+
+    def resample(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Return a visual token for each query, `[V, queries, width]`."""
+        # softmax(q k^T / sqrt(head_dim)) v: [V, heads, queries, head_dim] -> [V, queries, width]
+        context = attend(q, k, v, self.training).transpose(1, 2).flatten(2)
+        return self.proj(self.ln_post(self.out(context)))
 
     @torch.no_grad()
     def resize_queries(self, queries: int) -> None:

@@ -305,6 +305,37 @@ def draw_lora_weights(rows: Sequence[Row]) -> Figure:
     return fig
 
 
+def draw_block_loras(rows: Sequence[Row], block: int) -> Figure:
+    """Draw the size of each tile's trained LoRA in one block, and how alike those of all tiles are.
+
+    The scale of sizes is that of all blocks, so that drawings of two blocks compare.
+
+    Args:
+        rows: rows of `experiments.lora_effect.describe_loras`.
+        block: number of the block.
+
+    Raises:
+        ValueError: there are no rows of this block.
+    """
+    frame = pd.DataFrame(rows)
+    drawn = frame[frame["block"] == block]
+    if drawn.empty:
+        raise ValueError(f"there is no LoRA in block {block}: its blocks are {sorted(set(frame['block']))}")
+    norms = drawn[drawn["tile"] == drawn["other"]]
+    cosines = drawn.pivot(index="tile", columns="other", values="cosine")
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.2), width_ratios=(1.2, 1))
+    sns.barplot(norms, x="tile", y="norm", color=COLOURS[0], ax=left)
+    left.set(
+        title=f"block {block}: norm of the LoRA's update", ylim=(0, 1.1 * frame["norm"].max()), ylabel=""
+    )
+    options = {"annot": True, "fmt": "+.2f", "cmap": "RdBu_r", "vmin": -1, "vmax": 1, "square": True}
+    sns.heatmap(cosines, ax=right, cbar_kws={"label": "cosine"}, **options)
+    right.set(title=f"block {block}: cosine of two tiles' updates", xlabel="tile", ylabel="tile")
+    right.tick_params(axis="y", rotation=0)
+    return fig
+
+
 def _select(rows: Sequence[Row], names: Mapping[str, str]) -> pd.DataFrame:
     """Return the rows of the named variants, in the order of the names."""
     frame = pd.DataFrame(rows)

@@ -22,7 +22,7 @@ from monkeylib.reproduce.series import SERIES, Notebook
 MINUTES = resources.REPOSITORY / "data" / "results" / "minutes.csv"
 
 # What notebooks import in a kernel that runs already, whose own packages had better stay as they are.
-_EXTRAS = "synthetic,train,captions"
+_EXTRAS = "synthetic,train,captions,explore"
 _PACKAGES = "pandas seaborn matplotlib-inline"
 
 _BADGES = (
@@ -105,7 +105,8 @@ def bootstrap_code() -> str:
         'if importlib.util.find_spec("monkeylib") is None:\n'
         f'    tag = "git+https://github.com/{repository}@v{version}"\n'
         '    source = os.environ.get("MONKEYLIB_SOURCE", tag)  # or another clone, or a wheel\n'
-        f'    %pip install --quiet "monkeylib[{_EXTRAS}] @ {{source}}" {_PACKAGES}'
+        f'    package = f"monkeylib[{_EXTRAS}] @ {{source}}"\n'
+        f'    %pip install --quiet "{{package}}" {_PACKAGES}'
     )
 
 

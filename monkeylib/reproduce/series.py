@@ -80,7 +80,7 @@ SERIES = (
     Notebook(
         "08_visualization",
         needs=("05_finetuning", "06_evaluation"),
-        inputs=(_BASE, _SAMPLES),
+        inputs=(_BASE, _MONKEY, _SAMPLES),
         paper="section 4.4, visualization",
     ),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),

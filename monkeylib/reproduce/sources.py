@@ -1,64 +1,57 @@
-"""The lines of the library that compute something, as a notebook shows them: read from the code itself."""
+"""The lines of the library that compute a formula, shown in a notebook as they are now."""
+
+from __future__ import annotations
 
 import ast
 import inspect
 import textwrap
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from monkeylib import resources
+MOST_LINES = 20  # that a reader takes in at once
 
 
-class LibrarySource:
-    """Source code of functions, without their docstrings, and a link to each of its files.
+@dataclass(frozen=True)
+class LibraryLines:
+    """Lines of the library; as the last value of a notebook's cell, they are shown as code."""
 
-    As the last value of a notebook's cell, it is shown as code.
-
-    Attributes:
-        code: the lines of all functions, in their order.
-        files: the files that they stand in, as links from a notebook reach them.
-    """
-
-    def __init__(self, *functions: Callable[..., Any]) -> None:
-        if not functions:
-            raise ValueError("a source is that of at least one function, got none")
-        self.code = "\n\n".join(map(source_without_docstring, functions))
-        self.files = list(dict.fromkeys(map(_linked_file, functions)))
-
-    def __repr__(self) -> str:
-        return self.code
+    code: str
 
     def _repr_markdown_(self) -> str:
-        links = ", ".join(f"[{file.removeprefix('../')}]({file})" for file in self.files)
-        return f"```python\n{self.code}\n```\n\nFrom {links}"
+        return f"```python\n{self.code}\n```"
 
 
-def source_without_docstring(function: Callable[..., Any]) -> str:
-    """Return the source of a function or a method, dedented and without its docstring.
+def library_lines(*functions: Callable[..., Any]) -> LibraryLines:
+    """Return the code of functions without their docstrings, as it stands in the library.
+
+    Args:
+        functions: functions or methods of the library, in the order in which they are read.
 
     Raises:
-        TypeError: it is no function of Python.
+        ValueError: more than 20 lines of code, blank lines not counted.
     """
-    source = textwrap.dedent(inspect.getsource(function))
-    lines = source.rstrip().splitlines()
+    code = "\n\n".join(_code(function) for function in functions)
+    count = sum(bool(line.strip()) for line in code.splitlines())
+    if count > MOST_LINES:
+        names = ", ".join(function.__qualname__ for function in functions)
+        raise ValueError(
+            f"expected at most {MOST_LINES} lines that compute a formula, got {count} of {names}: split the "
+            "function, and show the part that computes it"
+        )
+    return LibraryLines(code)
 
-    (definition,) = ast.parse(source).body
-    if not isinstance(definition, ast.FunctionDef):
-        raise TypeError(f"the source of a function is shown, got {function!r}")
+
+def _code(function: Callable[..., Any]) -> str:
+    """Return the source of a function without its docstring, its comments in place."""
+    lines = textwrap.dedent(inspect.getsource(inspect.unwrap(function))).splitlines()
+    (definition,) = ast.parse("\n".join(lines)).body
+    assert isinstance(definition, ast.FunctionDef)
 
     if ast.get_docstring(definition) is not None:
         docstring = definition.body[0]
-        before, after = lines[: docstring.lineno - 1], lines[docstring.end_lineno :]
-        # Nor the blank line between docstring and code.
-        while after and not after[0].strip():
-            after = after[1:]
-        lines = [*before, *after]
+        del lines[docstring.lineno - 1 : docstring.end_lineno]
+        # Nor the blank line that stood below it.
+        if not lines[docstring.lineno - 1].strip():
+            del lines[docstring.lineno - 1]
     return "\n".join(lines)
-
-
-def _linked_file(function: Callable[..., Any]) -> str:
-    """Return the file of a function as a link from a notebook's folder."""
-    package = Path(resources.__file__).resolve().parent
-    file = Path(inspect.getfile(function)).resolve()
-    return f"../{file.relative_to(package.parent).as_posix()}"

@@ -3,11 +3,13 @@
 import json
 import urllib.error
 import urllib.request
+from base64 import b64decode
+from io import BytesIO
 
 import pytest
 
 from monkeylib import resources
-from monkeylib.demo.app import Demo, build_app
+from monkeylib.demo.app import _SIDE, Demo, build_app
 from monkeylib.explore.answers import BASE
 from monkeylib.images import open_image
 from monkeylib.raised_monkey import RaisedMonkey
@@ -161,6 +163,12 @@ def test_attention(address, demo_monkey, image):
     attention = post(address, "/api/attention", {"image": data_url(image), "question": "x"})
     assert attention["tokens"][0] == "all" and len(attention["tokens"]) == len(attention["maps"])
     assert [name for name, _ in attention["maps"][1]["shares"]][-2:] == ["global view", "text"]
+
+    # With the colour bar of the scale that all tokens share beside the image.
+    drawn = [open_image(BytesIO(b64decode(one["image"].partition(",")[2]))) for one in attention["maps"]]
+    assert len({one.size for one in drawn}) == 1
+    bars = [one.crop((_SIDE, 0, *one.size)).tobytes() for one in drawn]
+    assert drawn[0].width > _SIDE + 50 and max(map(len, map(set, bars))) > 30
 
 
 def test_captions(address, monkeypatch):

@@ -103,7 +103,7 @@ def test_page_holds_every_answer_and_escapes_the_texts(hostile, tmp_path):
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "<h1>5 &lt; 6</h1>" in page
     assert "costs $5 or $6? &lt;b&gt;" in page and "and 2 more" in page
-    assert "(nothing)" in page and "exact_match" in page and "http" not in page
+    assert "(nothing)" in page and "exact match: 0 of 1" in page and "http" not in page
 
 
 def test_page_without_errors_says_so(tmp_path):
@@ -119,8 +119,34 @@ def test_figure_shows_each_answer_and_boxes_its_evidence(hostile, tmp_path):
     assert len(figure.axes) == 4
 
     texts = ["\n".join(text.get_text() for text in axes.texts) for axes in figure.axes]
-    assert sum("prediction: <script>" in text for text in texts) == 1
+    assert sum("answered: <script>" in text for text in texts) == 1
+    for text in texts:
+        terms = [line.partition(":")[0] for line in text.split("\n") if ":" in line]
+        assert {"question", "true", "answered", "score"} <= set(terms)
+        assert "exact_match" not in text
     assert sum(len(axes.patches) for axes in figure.axes) == 1, "only one example says where its answer is"
 
     figure.savefig(tmp_path / "figure.png")
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "words"),
+    [
+        ("9.35", ["49.35"], "1 of 5 characters wrong"),
+        ("49.85", ["taxi", "49.35"], "1 of 5 characters wrong"),
+        ("bus", ["taxi"], "nothing right"),
+        ("", ["x"], "nothing right"),
+    ],
+)
+def test_error_in_words(answer, accepted, words):
+    example = Example("q", Image.new("RGB", (8, 8)), "?", tuple(accepted))
+    (wrong,) = worst_answers([Prediction.from_example(example, answer, "m")], "exact_match", 1)
+    assert error_gallery.describe_error(wrong) == words
+    assert error_gallery.describe_score(wrong) == "exact match: 0 of 1"
+
+
+def test_caption_has_its_score_for_an_error():
+    example = Example("q", Image.new("RGB", (8, 8)), "", ("a red dog",), prompt="caption")
+    wrong = error_gallery.WrongAnswer(Prediction.from_example(example, "a dog", "m"), "cider_d", 2.51)
+    assert error_gallery.describe_error(wrong) == "CIDEr-D: 2.5 of 10"

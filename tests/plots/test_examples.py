@@ -4,7 +4,7 @@ from PIL import Image
 
 from monkeylib.evaluation.examples import Prediction
 from monkeylib.experiments.qualitative import QualitativeExample
-from monkeylib.plots.examples import draw_resolutions, draw_two_answers
+from monkeylib.plots.examples import draw_border_failures, draw_resolutions, draw_two_answers
 from monkeylib.tiling import Grid
 
 EXAMPLE = QualitativeExample(
@@ -62,4 +62,22 @@ def test_two_answers_stand_below_what_each_model_sees():
     assert texts(base) == "✗ 50.88" and texts(monkey) == "✓ 49.35"
     # The box of the answer, and four tiles.
     assert len(boxes(base)) == 1 and len(boxes(monkey)) == 5
+    plt.close(fig)
+
+
+def test_failures_at_borders_show_the_borders_and_the_text_that_they_cut():
+    fig = draw_border_failures({"between letters": [EXAMPLE, EXAMPLE]}, "base", Grid(2, 2))
+    above, _, below, _ = fig.axes
+
+    assert above.get_title("center").startswith("cut between letters")
+    assert len(boxes(above)) == 1
+    for ax in (above, below):
+        down, across = (line.get_xydata() for line in ax.lines)
+        assert set(down[:, 0]) == {95.5} and set(across[:, 1]) == {95.5}
+    # The box of the answer, 10 to 110 across and 20 to 50 down, lies in what is enlarged.
+    left, right = below.get_xlim()
+    bottom, top = below.get_ylim()
+    assert left <= 10 and right >= 110 and top <= 20 and bottom >= 50
+    assert right - left == pytest.approx(2 * (bottom - top))
+    assert texts(below) == "true: rain feb ✗ rain fob"
     plt.close(fig)

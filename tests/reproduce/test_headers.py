@@ -1,7 +1,9 @@
 """Every committed notebook has the header and the installing cell that code writes."""
 
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -79,6 +81,18 @@ def test_notebooks_of_the_repository_are_headed(repository, tmp_path):
     assert [document.cells[1].id for document in documents] == ["header"] * 3
 
 
+def test_first_cell_installs_what_the_widgets_of_the_series_need():
+    """A server need not have ipywidgets: without them a notebook alone shows figures where nothing moves."""
+    extras = re.search(r"monkeylib\[([\w,]+)\]", headers.bootstrap_code()).group(1).split(",")
+    project = tomllib.loads((resources.REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    installed = {
+        re.match(r"[\w-]+", requirement).group()
+        for extra in extras
+        for requirement in project["optional-dependencies"][extra]
+    }
+    assert "ipywidgets" in installed
+
+
 def run_bootstrap(folder, *, is_there: bool) -> str:
     """Run the installing cell with a pip that only prints its arguments; return what it prints."""
     code = notebooks.python(new_notebook(cells=[new_code_cell(headers.bootstrap_code())]))
@@ -86,7 +100,7 @@ def run_bootstrap(folder, *, is_there: bool) -> str:
         "import importlib.util, sys",
         f"importlib.util.find_spec = lambda name: {is_there or None}",
         "class Shell:",
-        "    def run_line_magic(self, name, line): print(name, line.format(source=source))",
+        "    def run_line_magic(self, name, line): print(name, line.format(package=package))",
         "def get_ipython(): return Shell()",
     ]
     command = [sys.executable, "-c", "\n".join([*lines, code])]

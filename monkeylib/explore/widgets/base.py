@@ -57,12 +57,9 @@ class Explorer(ABC):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """Return the widget and its figure: a page shows what it can."""
-        with plt.rc_context(STYLE):
-            file = io.BytesIO()
-            self.figure().savefig(file, format="png", metadata={"Software": None})
         bundle: dict[str, Any] = {
             "text/plain": repr(self),
-            "image/png": base64.b64encode(file.getvalue()).decode("ascii"),
+            "image/png": base64.b64encode(figure_bytes(self.figure())).decode("ascii"),
         }
         try:
             live = self.widget._repr_mimebundle_()
@@ -78,6 +75,14 @@ def png_bytes(image: Image.Image) -> bytes:
     """Return an image as the bytes of a PNG."""
     file = io.BytesIO()
     image.save(file, "PNG")
+    return file.getvalue()
+
+
+def figure_bytes(fig: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG."""
+    file = io.BytesIO()
+    with plt.rc_context(STYLE):
+        fig.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from monkeylib.evaluation.error_gallery import WrongAnswer, describe_prediction
+from monkeylib.evaluation.error_gallery import WrongAnswer, describe_wrong_answer
 from monkeylib.explore.drawing import enlarge
 from monkeylib.explore.widgets.base import Explorer, html_table, png_bytes
 from monkeylib.explore.wrong_answers import read_wrong_answers
@@ -45,8 +45,7 @@ class ErrorsExplorer(Explorer):
             self.number = number.value - 1
             wrong = self.answer
             image.value = png_bytes(enlarge(self.answers.image_of(wrong.prediction), 360))
-            texts = describe_prediction(wrong.prediction) | {wrong.metric: f"{wrong.score:.3f}"}
-            facts.value = html_table(texts.items())
+            facts.value = html_table(describe_wrong_answer(wrong).items())
 
         number.observe(update, "value")
         update()

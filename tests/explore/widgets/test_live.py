@@ -44,15 +44,48 @@ def test_question_is_answered_by_all(explorers):
 
 def test_attention_of_a_token(explorers):
     explorer = explorers["attention"]
-    (token,) = controls(explorer.widget, "SelectionSlider")
-    (image,) = controls(explorer.widget, "Image")
-    before = image.value
+    token, _ = controls(explorer.widget, "SelectionSlider")
+    image, views = controls(explorer.widget, "Image")
+    before = image.value, views.value
     token.value = 1
-    assert explorer.token == 1 and image.value != before
+    assert explorer.token == 1 and image.value != before[0] and views.value == before[1]
 
     (question,) = controls(explorer.widget, "Text")
     question.value = "and y?"
     assert explorer.question == "and y?" and explorer.token is None and token.index == 0
+
+
+def test_queries_of_the_resampler_look_at_each_view(explorers):
+    explorer = explorers["attention"]
+    _, query = controls(explorer.widget, "SelectionSlider")
+    image, views = controls(explorer.widget, "Image")
+    before = image.value, views.value
+    query.value = 1
+    assert explorer.query == 1 and views.value != before[1] and image.value == before[0]
+    assert len(query.options) == 1 + explorer.maps.resampler.weights.shape[1]
+
+
+def test_query_in_a_view(explorers):
+    explorer = explorers["queries"]
+    (view,) = controls(explorer.widget, "Dropdown")
+    (query,) = controls(explorer.widget, "IntSlider")
+    (image,) = controls(explorer.widget, "Image")
+    (facts,) = controls(explorer.widget, "HTML")
+    assert view.options == ("tile 0", "tile 1", "tile 2", "tile 3", "global view")
+
+    before = image.value
+    query.value, view.value = 1, "tile 2"
+    assert (explorer.query, explorer.view) == (1, "tile 2") and image.value != before
+    assert "query 1" in facts.value and "mean of all queries" in facts.value
+
+
+def test_loras_of_a_block(explorers):
+    explorer = explorers["loras"]
+    (block,) = controls(explorer.widget, "SelectionSlider")
+    (image,) = controls(explorer.widget, "Image")
+    before = image.value
+    block.value = explorer.blocks[-1]
+    assert explorer.block == explorer.blocks[-1] > 0 and image.value != before
 
 
 def test_thresholds_move(explorers):
