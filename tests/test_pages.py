@@ -8,14 +8,11 @@ import yaml
 
 from monkeylib import resources
 from monkeylib.reproduce import series, tables
-from tests.support import pages
+from tests.support import pages, stated_numbers
 
 README = pages.read("README.md")
 MAKEFILE = (resources.REPOSITORY / "Makefile").read_text(encoding="utf-8")
 MOST_WORDS = 1_000  # of the README's sentences, headings and own tables
-
-# Numbers in sentences that no result gives: what an interval means, versions, names.
-CONSTANTS = {"95 %", "3.11", "2.0", "2311.06607", "80 %"}
 
 each_guide = pytest.mark.parametrize("page", pages.GUIDES)
 
@@ -29,10 +26,31 @@ def test_results_of_a_page_are_the_committed_ones(page):
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@each_guide
 def test_numbers_in_sentences_come_from_results(page):
-    numbers = re.findall(r"\d+(?:\.\d+)+|\d+ ?%", pages.prose(pages.read(page)))
-    assert set(numbers) - CONSTANTS == set(), "mark it as <!-- value:TABLE COLUMN FORMAT -->"
+    assert stated_numbers.unstated(page) == [], (
+        "mark it as <!-- value:TABLE COLUMN FORMAT -->, or name its source in tests/support/stated_numbers.py"
+    )
+
+
+SOURCES = [(page, s) for page, sources in stated_numbers.SOURCES.items() for s in sources]
+SOURCES += [("README.md", source) for source in stated_numbers.EVERYWHERE]
+
+
+@pytest.mark.parametrize(("page", "source"), SOURCES, ids=[f"{page} {s.number}" for page, s in SOURCES])
+def test_sources_give_the_numbers_of_pages(page, source):
+    assert source.problem() == ""
+    if source not in stated_numbers.EVERYWHERE:
+        numbers = stated_numbers.NUMBER.findall(pages.prose(pages.read(page)))
+        assert source.number in numbers, "the page no longer states it: remove its source"
+
+
+def test_number_without_a_source_is_noticed():
+    text = "It takes 7.5 points, 12 ms and 3 times as long, 40 % of <!-- value:x y d -->2.5<!-- /value -->.\n"
+    assert stated_numbers.unstated("docs/limits.md", text) == ["7.5", "12 ms", "3 times", "40 %"]
+    assert stated_numbers.Source("5.0 MB", compute=lambda: "4.9").problem() == "computed anew, it is 4.9"
+    assert "does not state" in stated_numbers.Source("5.0", "Makefile", "5.0 apples").problem()
+    assert stated_numbers.Source("5.0").problem() == "it has no source"
 
 
 # Links

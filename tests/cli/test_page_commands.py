@@ -1,8 +1,7 @@
 """Code blocks of the README and the guides: all are run, but for marked ones, whose commands are parsed.
 
 The blocks of a page run one after the other in a folder of their own (`page_folders`). Servers that a block
-starts answer the blocks behind it; who trains without saying for how long trains one step; a chat is asked one
-question.
+starts answer the blocks behind it; a training without steps or epochs takes one step; a chat has one question.
 """
 
 import contextlib
@@ -17,7 +16,6 @@ from pathlib import Path
 import pytest
 import typer
 
-from monkeylib import resources
 from monkeylib.cli import app
 from monkeylib.serving import http
 from tests.support import chat_server, page_folders, pages, ray_stand_in, serving, slurm_stand_in
@@ -32,7 +30,11 @@ OUTPUTS = {
     "docs/evaluation.md": ["scores/scores.csv"],
     "docs/images.md": ["49.35", "any-grid/model/model.safetensors"],
     "docs/installation.md": ["torch"],
-    "docs/own-captions.md": ["captions/report.html", "small/exports/llava/mixture.yaml", "paper/records.jsonl"],
+    "docs/own-captions.md": [
+        "captions/report.html",
+        "small/exports/llava/mixture.yaml",
+        "paper/records.jsonl",
+    ],
     "docs/own-data.md": [  # the table becomes records, a model and an adapter for each tile
         "train: a table, questions and answers",
         "<receipt.png: 80 tokens> how much is the juice? answer: «1.86<|endoftext|>»",
@@ -230,7 +232,11 @@ def test_most_blocks_are_run():
 
 def test_block_that_fails_is_an_error(runner):
     """What the tests above rest on."""
-    for text in (".venv/bin/monkeylib answer gone.png what", "frobnicate", "BASE=x sbatch cluster/gone.sbatch"):
+    for text in (
+        ".venv/bin/monkeylib answer gone.png what",
+        "frobnicate",
+        "BASE=x sbatch cluster/gone.sbatch",
+    ):
         with pytest.raises(Exception, match=r"gone|frobnicate|127"):
             runner.run(pages.Block("page.md", 1, "bash", f"{text}\n"))
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Working folders of the pages' code blocks: the files that a reader has, under the names that the page gives them.
+"""Working folders of the pages' code blocks: the files that a reader has, under the names of the page.
 
 Weights that nobody may ship are tiny and random here, in the layout of the true ones.
 """
@@ -44,7 +44,9 @@ def lay_out(folder: Path) -> None:
 
 def released_monkey(folder: Path) -> None:
     """Write a tiny Monkey in the released layout, and an image."""
-    released_files.write(folder / "path/to/Monkey", released_files.golden_settings(), parity.released_weights())
+    released_files.write(
+        folder / "path/to/Monkey", released_files.golden_settings(), parity.released_weights()
+    )
     shutil.copy(resources.samples() / "receipt.png", folder / "image.png")
 
 
@@ -99,7 +101,9 @@ def scripts(folder: Path) -> None:
 
 def mixture(folder: Path) -> None:
     """Write a mixture of one's own."""
-    (folder / "mixture.yaml").write_text("sets:\n  - {name: shop, format: evaluation, path: shop/train.csv}\n")
+    (folder / "mixture.yaml").write_text(
+        "sets:\n  - {name: shop, format: evaluation, path: shop/train.csv}\n"
+    )
 
 
 def llava(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stand-ins of SLURM's commands, so that what scripts in `cluster` would start can be read without a cluster."""
+"""Stand-ins of SLURM's commands: they show what a script in `cluster` would start, without a cluster."""
 
 import os
 import subprocess
