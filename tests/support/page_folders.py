@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 from transformers import AutoTokenizer, LlavaConfig
 
-from monkeylib import resources
+from monkeylib import profiles, resources
 from monkeylib.captions.experts import EXPERTS, MATCHERS
-from monkeylib.experiments import parity
+from monkeylib.experiments import own_documents, parity
 from tests.support import benchmark_files, raised_models, released_files, tiny_hf_models
 from tests.support.caption_models import ChecksumMatcher, Colours
 from tests.support.prediction_rows import prediction, write_predictions
@@ -48,6 +48,13 @@ def released_monkey(folder: Path) -> None:
         folder / "path/to/Monkey", released_files.golden_settings(), parity.released_weights()
     )
     shutil.copy(resources.samples() / "receipt.png", folder / "image.png")
+
+
+def readme(folder: Path) -> None:
+    """Write what the README names: own documents, a LLaVA, and a Monkey in the released layout."""
+    own_documents.write_folder(profiles.load_profile("nano"), folder / "documents")
+    raised_models.save_base(folder / LLAVA)
+    released_monkey(folder)
 
 
 def questions(folder: Path) -> None:
@@ -130,7 +137,7 @@ def configuration(folder: Path) -> None:
 
 # Page -> what it has beside the files of every page.
 FILES: dict[str, Callable[[Path], None]] = {
-    "README.md": released_monkey,
+    "README.md": readme,
     "cluster/README.md": scripts,
     "docs/answers.md": questions,
     "docs/benchmarks.md": other_predictions,

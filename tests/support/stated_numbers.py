@@ -129,6 +129,10 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         Source("10 MB", compute=megabytes_of_an_image),
         Source("0.5", compute=megabytes_of_a_token),
     ),
+    "docs/faq.md": (
+        Source("24.7", fact="what the authors say in issue 46 of their repository"),
+        Source("25%", fact="the answer of an example"),
+    ),
     "docs/grit.md": (
         Source("2212.00280", fact="GRiT on arXiv"),
         Source("0.85", compute=gigabytes_of_grits_scores),
