@@ -121,6 +121,47 @@ def test_per_tile_lora_is_one_link_away():
     assert "monkeylib/model/tile_lora.py" in README.partition("\n## ")[0]
 
 
+# Other projects
+
+PEERS = (
+    "LLMs-from-scratch", "handson-ml3", "TransformerLens", "d2l", "uvadlc", "Qwen-VL cookbooks",
+    "Hugging Face cookbooks", "nanoVLM", "moondream", "docling",
+)  # fmt: skip
+
+
+def test_each_project_has_a_row_that_says_where_this_one_stands():
+    rows = [
+        line.strip("| ").split(" | ") for line in pages.read("docs/peers.md").splitlines() if "| " in line
+    ]
+    for name in PEERS:
+        (row,) = [row for row in rows if name in row[0] and len(row) == 4]
+        assert re.search(r"\b(ahead|equal|behind)\b", row[3]), name
+
+
+def test_page_on_other_projects_claims_no_more_than_the_repository_has():
+    text = pages.read("docs/peers.md")
+    # While notebooks name a placeholder, and nothing is on an index, the page says so.
+    bootstrap = (resources.notebooks() / "00_start_here.ipynb").read_text(encoding="utf-8")
+    assert ("OWNER/REPOSITORY" in bootstrap) == ("`OWNER/REPOSITORY`" in text)
+    for name in ("Dockerfile", "docs/faq.md", "LOG.md"):
+        assert (resources.REPOSITORY / name).is_file()
+    exercises = [
+        path.stem
+        for path in resources.notebooks().glob("*.ipynb")
+        if "## Exercises" not in path.read_text(encoding="utf-8")
+    ]
+    assert exercises == [], "the page promises exercises in each notebook"
+
+
+def test_questions_and_answers_are_questions_with_answers():
+    text = pages.read("docs/faq.md")
+    questions = re.findall(r"^### (.+)$", text, re.MULTILINE)
+    assert len(questions) >= 15 and all(question.endswith("?") for question in questions)
+    for answer in re.split(r"^### .+$", text, flags=re.MULTILINE)[1:]:
+        assert len(answer.split()) <= 100, "short, with a link to what is longer"
+    assert text.count("](https://github.com/") >= 10, "what people really asked"
+
+
 # Code blocks; tests/cli/test_page_commands.py runs them
 
 
