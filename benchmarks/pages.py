@@ -1,9 +1,10 @@
-"""The page docs/performance.md: its tables and figures from the committed results.
+"""The page docs/performance.md and the README's table of speed, from the committed results.
 
-python benchmarks/pages.py    # fills the page anew, without measuring
+python benchmarks/pages.py    # fills both anew, without measuring
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monkeylib.reproduce.tables import fill_blocks, markdown_table
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 PAGE = FOLDER.parent / "docs" / "performance.md"
+README = FOLDER.parent / "README.md"
 FIGURE = FOLDER.parent / "docs" / "performance.png"
 
 COLUMNS = {
@@ -30,6 +32,27 @@ COLUMNS = {
     "verdict": "reached",
     "share": "share of GEMM",
 }
+
+
+# The rows of the README, in its order: path, and size; each against the released way, or encoding anew.
+README_ROWS = (
+    ("JPEG to views, in bytes", "1344 x 896"),
+    ("visual tokens", "width 512, 4 layers, 896 x 896, batch 1"),
+    ("peak memory of visual tokens", "width 512, 4 layers, 896 x 896"),
+    ("answer_batch on one image", "16 questions, 1280 visual tokens"),
+    ("second turn of a chat", "16 questions, 1280 visual tokens"),
+    ("loss, forward and backward", "100 of 2,048 tokens are learned, 151,936 words"),
+    ("loss, forward and backward", "600 of 2,048 tokens are learned, 151,936 words"),
+)
+README_COLUMNS = {
+    "path": "path",
+    "against": "against",
+    "size": "size",
+    "monkeylib": "monkeylib",
+    "other": "other",
+    "ratio": "ratio",
+}
+SPEED = re.compile(r"(?<=<!-- speed -->\n).*?(?=<!-- /speed -->)", re.DOTALL)
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -154,6 +177,31 @@ def fill_page(page: str) -> str:
     return fill_blocks(page, render)
 
 
+def fill_readme(readme: str) -> str:
+    """Return the README with its rows of the full run's results; as it is without such a run.
+
+    Raises:
+        ValueError: a row was not measured, or the README has no place for the table.
+    """
+    document = read("paths.json")
+    if document is None:
+        return readme
+
+    rows = [line(_row_of(document["rows"], path, size)) for path, size in README_ROWS]
+    filled, count = SPEED.subn(lambda _: markdown_table(rows, README_COLUMNS), readme)
+    if count != 1:
+        raise ValueError(f"the README needs one place for the table of speed, <!-- speed -->: got {count}")
+    return filled
+
+
+def _row_of(rows: Sequence[Mapping[str, Any]], path: str, size: str) -> Mapping[str, Any]:
+    """Return the first row of a path and a size, which is the one against the released way."""
+    for row in rows:
+        if (row["path"], row.get("size")) == (path, size):
+            return row
+    raise ValueError(f"the README shows {path!r} at {size!r}, which was not measured: measure it again")
+
+
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the ratio of each path with its spread and its target."""
     from matplotlib import pyplot, ticker
@@ -206,10 +254,11 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def write_page() -> Path:
-    """Fill the page's tables and draw its figure from the results, and return its path."""
-    page = fill_page(PAGE.read_text(encoding="utf-8"))
-    with resources.atomic_write(PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    """Fill the tables of the page and of the README, draw the figure, and return the page's path."""
+    for path, fill in ((PAGE, fill_page), (README, fill_readme)):
+        page = fill(path.read_text(encoding="utf-8"))
+        with resources.atomic_write(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
 
     document = read_paths()
     if document is not None:

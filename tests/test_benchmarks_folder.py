@@ -201,6 +201,24 @@ def test_page_shows_the_committed_results():
     assert pages.FIGURE.is_file() == (pages.read_paths() is not None)
 
 
+def test_readme_shows_rows_of_the_committed_results():
+    pages = load("pages")
+    readme = pages.README.read_text(encoding="utf-8")
+    assert pages.fill_readme(readme) == readme, "run benchmarks/pages.py"
+    assert readme.partition("<!-- speed -->")[2].count("×") == len(pages.README_ROWS)
+
+    # Another result changes the table, and one that is missing is said.
+    document = pages.read_paths()
+    pages.read = lambda name: {**document, "rows": [{**row, "ratio": 98.7} for row in document["rows"]]}
+    try:
+        assert pages.fill_readme(readme).count("98.70×") == len(pages.README_ROWS)
+        pages.read = lambda name: {**document, "rows": []}
+        with pytest.raises(ValueError, match="was not measured"):
+            pages.fill_readme(readme)
+    finally:
+        importlib.reload(pages)
+
+
 def test_exponents_are_fitted_to_the_larger_sizes():
     growth, exponents = load("growth"), load("exponents")
     measured = [(size, 5 + size**2) for size in (1, 2, 100, 200, 400, 800)]
