@@ -1,5 +1,6 @@
 """`monkeylib caption`: caption images in detail, with experts and a composer."""
 
+import dataclasses
 import shlex
 import sys
 from itertools import islice
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from monkeylib import resources
+from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from monkeylib.captions.exports import ExportStatistics
     from monkeylib.captions.input_images import InputImage
     from monkeylib.captions.pipeline import Engine, Summary
 
@@ -106,6 +109,14 @@ DryRun = Annotated[
         help="Check everything, print what the run will take and cost for all images, and write nothing.",
     ),
 ]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print a line of JSON in place of captions: counts of images, the files, and each stage's time "
+        "and cost.",
+    ),
+]
 ReportSize = Annotated[int, typer.Option(min=0, help="Images in report.html; 0 writes no report.")]
 Export = Annotated[
     Literal["llava", "messages", "webdataset", "parquet", "released"] | None,
@@ -171,6 +182,7 @@ def caption(
     reviews: ReviewFile = None,
     fresh: Fresh = False,
     dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
     """Caption images in detail. Run it again to continue where it stopped.
 
@@ -216,26 +228,38 @@ def caption(
     )
 
     if dry_run:
-        print("\n".join(pipeline.estimate(inputs, out, shard_size=shard_size)))
+        with options.lines_of_json_alone(json):
+            sentences = pipeline.estimate(inputs, out, shard_size=shard_size)
+        if json:
+            options.print_json({"images": len(inputs), "estimate": sentences})
+        else:
+            print("\n".join(sentences))
         return
 
-    summary = pipeline.run(
-        inputs,
-        out,
-        engine=_ray_engine(workers, gpus, cpus, address) if engine == "ray" else _local_engine(low_memory),
-        shard_size=shard_size,
-        retry_failed=retry_failed,
-        report=report,
-        fresh=fresh,
-        progress=True,
-    )
+    is_ray = engine == "ray"
+    with options.lines_of_json_alone(json):
+        summary = pipeline.run(
+            inputs,
+            out,
+            engine=_ray_engine(workers, gpus, cpus, address) if is_ray else _local_engine(low_memory),
+            shard_size=shard_size,
+            retry_failed=retry_failed,
+            report=report,
+            fresh=fresh,
+            progress=True,
+        )
 
     # The exit code comes last, so that captions and report are there despite failures.
-    _print_captions(out, summary)
-    if report:
-        print(f"report: {resources.display_path(out / REPORT)}")
-    if export:
-        print(_export(out, inputs, export, selection, export_reviews))
+    page = out / REPORT if report else None
+    if not json:
+        _print_captions(out, summary)
+        if page is not None:
+            print(f"report: {resources.display_path(page)}")
+    statistics = _export(out, inputs, export, selection, export_reviews) if export else None
+    if json:
+        options.print_json(_json_fields(out, summary, page, export, statistics))
+    elif statistics is not None:
+        print(_export_sentences(out, export, statistics))
     if summary.failed:
         say_error(_failure_sentence(out, summary))
         raise typer.Exit(PENDING if summary.pending else FAILED_IMAGES)
@@ -305,22 +329,72 @@ def _read_reviews(path: Path | None, export: str | None) -> Any:
 
 def _export(
     out: Path, images: "Iterable[InputImage]", export: Any, selection: dict[str, Any], reviews: Any
-) -> str:
-    """Write the captions as training data, and return sentences about it."""
+) -> "ExportStatistics":
+    """Write the captions as training data, and return what there is of them."""
     from monkeylib.captions import exports
     from monkeylib.captions.record_files import RECORDS, read_records
 
-    folder = out / "exports" / export
-    statistics = exports.export_captions(
+    folder = _export_folder(out, export)
+    return exports.export_captions(
         read_records(out / RECORDS), images, folder, export, exports.Selection(**selection), reviews=reviews
     )
+
+
+def _export_folder(out: Path, export: str) -> Path:
+    return out / "exports" / export
+
+
+def _export_sentences(out: Path, export: str, statistics: "ExportStatistics") -> str:
+    """Return sentences about exported captions, with the command that trains on them."""
+    from monkeylib.captions import exports
+
     left_out = statistics.describe_left_out()
-    shown = resources.display_path(folder)
+    shown = resources.display_path(_export_folder(out, export))
     command = f"monkeylib train --data {shlex.quote(f'{shown}/{exports.MIXTURE}')}"
     return (
         f"export: {shown}: {statistics.exported} captions{f', left out: {left_out}' if left_out else ''}\n"
         f"train on them: {resources.as_typed(command)} --base MODEL --steps N"
     )
+
+
+def _json_fields(
+    out: Path,
+    summary: "Summary",
+    page: Path | None,
+    export: str | None,
+    statistics: "ExportStatistics | None",
+) -> dict[str, Any]:
+    """Return what `--json` prints: the summary of a run, and the files that it has written.
+
+    Args:
+        out: the folder of the run.
+        summary: of the run.
+        page: the report; None without one.
+        export: format of the exported captions; None if there are none.
+        statistics: what was exported.
+    """
+    from monkeylib.captions import exports
+    from monkeylib.captions.record_files import RECORDS
+
+    exported = None
+    if export is not None and statistics is not None:
+        exported = {
+            "format": export,
+            "mixture": resources.display_path(_export_folder(out, export) / exports.MIXTURE),
+            "exported": statistics.exported,
+            "left_out": dict(statistics.left_out),
+        }
+
+    fields = dataclasses.asdict(summary)
+    stages = [{**stage, "cost": round(stage["cost"], 6)} for stage in fields.pop("stages")]
+    return {
+        "records_file": resources.display_path(out / RECORDS),
+        **fields,
+        "cost": round(summary.cost, 6),
+        "stages": stages,
+        "report": None if page is None else resources.display_path(page),
+        "export": exported,
+    }
 
 
 def _print_captions(out: Path, summary: "Summary") -> None:

@@ -11,6 +11,8 @@ from monkeylib.cli import options
 if TYPE_CHECKING:
     from monkeylib.tiling import Grid
 
+Layout = Literal["monkeylib", "released", "peft", "onnx", "torch"]
+
 
 def convert(
     source: Annotated[
@@ -22,7 +24,7 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="New folder.")],
     to: Annotated[
-        Literal["monkeylib", "released", "peft", "onnx", "torch"] | None,
+        Layout | None,
         typer.Option(
             help="Layout to write. Default: monkeylib from released or a training run, released from "
             "monkeylib. onnx and torch: graphs of the visual encoder and of the complete model for one grid."
@@ -35,16 +37,36 @@ def convert(
             help="Checkpoint of a training run: last, best or a step. Default: the trained model, or last."
         ),
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON: source, target and layout.")
+    ] = False,
 ) -> None:
     """Convert a released Monkey or Qwen-VL checkpoint to monkeylib's layout or back; export LoRA to peft;
     make a model of a training run."""
-    from monkeylib.checkpoints import convert as conversion
     from monkeylib.checkpoints import hub
+
+    with options.lines_of_json_alone(json):
+        folder, target = hub.fetch_model(options.find_model(source)), resources.to_path(target)
+        layout = _write(folder, target, to, grid, checkpoint)
+
+    if json:
+        paths = {"source": resources.display_path(folder), "target": resources.display_path(target)}
+        options.print_json({**paths, "layout": layout})
+    else:
+        print(f"wrote {resources.display_path(target)}")
+
+
+def _write(source: Path, target: Path, to: Layout | None, grid: str, checkpoint: str | None) -> Layout:
+    """Convert a checkpoint, and return the layout that was written.
+
+    Raises:
+        ValueError: options that do not fit the source, or each other.
+    """
+    from monkeylib.checkpoints import convert as conversion
     from monkeylib.checkpoints.released import is_released
     from monkeylib.tiling import AutoGrid
     from monkeylib.training import export
 
-    source, target = hub.fetch_model(options.find_model(source)), resources.to_path(target)
     export.require_not_raised(source)
     if export.is_from_training(source):
         if grid:
@@ -55,9 +77,10 @@ def convert(
             raise ValueError(
                 "graphs are made of a complete model: convert the training run first, without --to"
             )
-        export.convert_training(source, target, to or "monkeylib", checkpoint)
-        print(f"wrote {resources.display_path(target)}")
-        return
+        to = to or "monkeylib"
+        export.convert_training(source, target, to, checkpoint)
+        return to
+
     if checkpoint is not None:
         raise ValueError(f"{resources.display_path(source)} is no training run: leave out --checkpoint")
 
@@ -89,8 +112,7 @@ def convert(
         conversion.convert_to_released(source, target, progress=True)
     else:
         conversion.export_lora(source, target)
-
-    print(f"wrote {resources.display_path(target)}")
+    return to
 
 
 def _export_graphs(source: Path, target: Path, to: Literal["onnx", "torch"], grid: "Grid | None") -> None:

@@ -1,8 +1,6 @@
 """`monkeylib evaluate` and `monkeylib score`: predictions on benchmarks, and their scores."""
 
-import contextlib
 import dataclasses
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -155,7 +153,7 @@ def evaluate(
     folder = resources.to_path(out) if out else _default_folder(path)
 
     options.hide_loading_bars()
-    with _lines_of_json_alone(json):
+    with options.lines_of_json_alone(json):
         result = job.run_job(
             job.EvaluationJob(
                 model=path,
@@ -227,7 +225,7 @@ def score(
         )
 
     if gallery:
-        with _lines_of_json_alone(json):
+        with options.lines_of_json_alone(json):
             for folder in unique:
                 _write_galleries(folder, data, gallery)
     for folder in unique:
@@ -237,11 +235,6 @@ def score(
     scored = [path for path in unique if prediction_folders.has_scores(path, any_name=bool(metric_names))]
     if scored:
         _report(scored, metric_names, by=by, json=json)
-
-
-def _lines_of_json_alone(json: bool) -> "contextlib.AbstractContextManager[object]":
-    """Return a block that leaves standard output to lines of JSON: other lines go to standard error."""
-    return contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext()
 
 
 def _write_galleries(folder: Path, data: Path | None, count: int) -> None:

@@ -256,6 +256,11 @@ def print_json(fields: dict[str, Any]) -> None:
     print(json.dumps(fields, ensure_ascii=False))
 
 
+def lines_of_json_alone(is_json: bool) -> "contextlib.AbstractContextManager[object]":
+    """Return a block that leaves standard output to lines of JSON: other lines go to standard error."""
+    return contextlib.redirect_stdout(sys.stderr) if is_json else contextlib.nullcontext()
+
+
 def report_cut(answers: "Sequence[Answer]", max_new_tokens: int) -> None:
     """Say on standard error that answers have reached their maximum length, or have no text at all."""
     count = sum(answer.is_cut for answer in answers)

@@ -85,6 +85,10 @@ def train(
         bool,
         typer.Option("--fresh", help="Train anew, in place of the run in the folder; other files stay."),
     ] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a line of JSON: the trained model, its steps and last losses."),
+    ] = False,
 ) -> None:
     """Fine-tune a profile's base model into Monkey, or a model of transformers that is raised.
 
@@ -137,18 +141,35 @@ def train(
     elif epochs is not None:
         raise ValueError("Synthetic data has no epochs: give --steps, or --data with --epochs.")
 
-    checkpoint = finetune.run(
-        settings,
-        folder,
-        True,
-        training_data,
-        finetune.Devices(devices, nodes),
-        wandb,
-        fresh=fresh,
-        notes={"data": data or "synthetic", "overrides": changes},
-    )
+    with options.lines_of_json_alone(json):
+        checkpoint = finetune.run(
+            settings,
+            folder,
+            True,
+            training_data,
+            finetune.Devices(devices, nodes),
+            wandb,
+            fresh=fresh,
+            notes={"data": data or "synthetic", "overrides": changes},
+        )
+
     # Every process of a distributed run gets here.
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank != 0:
+        return
+    if json:
+        options.print_json(
+            {
+                "model": resources.display_path(checkpoint),
+                "run": resources.display_path(folder),
+                "profile": settings.name,
+                "data": data or "synthetic",
+                "seed": settings.training.seed,
+                "steps": settings.training.steps,
+                **_last_losses(folder),
+                **_skipped(training_data),
+            }
+        )
+    else:
         _print_result(checkpoint, training_data)
 
 
@@ -283,7 +304,21 @@ def _mixture_data(mixture: "Mixture", num_records: int | None, skipped: Path | N
 def _print_result(checkpoint: Path, data: "TrainingData | None") -> None:
     print(f"trained model: {resources.display_path(checkpoint)}")
 
-    if data is not None and data.skipped is not None:
-        count = len(data.skipped.errors())
-        if count:
-            print(f"skipped {count} bad records, listed in {resources.display_path(data.skipped.file)}")
+    skipped = _skipped(data)
+    if skipped["skipped"]:
+        print(f"skipped {skipped['skipped']} bad records, listed in {skipped['skipped_file']}")
+
+
+def _skipped(data: "TrainingData | None") -> dict[str, int | str | None]:
+    """Return how many bad records were skipped, `skipped`, and the file that lists them, `skipped_file`."""
+    count = 0 if data is None or data.skipped is None else len(data.skipped.errors())
+    return {"skipped": count, "skipped_file": resources.display_path(data.skipped.file) if count else None}
+
+
+def _last_losses(folder: Path) -> dict[str, float | None]:
+    """Return the last `train_loss` and `val_loss` of a run; None of a part that has logged none."""
+    from monkeylib.training import curves
+
+    file = folder / "metrics.csv"
+    last = {row["part"]: row["loss"] for row in curves.read_curves(file)} if file.exists() else {}
+    return {f"{split}_loss": last.get(split) for split in curves.SPLITS}

@@ -1,6 +1,8 @@
 """`monkeylib caption`, and its help, which names what the registries hold without importing them."""
 
 import base64
+import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -136,6 +138,35 @@ def test_caption_says_how_many_images_have_no_description(call, folder, tmp_path
     (undescribed,) = [r.name for r in read_records(tmp_path / "d" / RECORDS) if not r.detailed_caption]
     assert lines[3].endswith(undescribed)
     assert sentence in (tmp_path / "d" / "report.html").read_text()
+
+
+def test_json_is_one_line_about_the_run(call, folder, tmp_path):
+    out = tmp_path / "d"
+    arguments = ("caption", folder, "--out", out, "--experts", "silent", "--export-checks", "any", "--json")
+    code, output, errors = call(*arguments, "--dry-run")
+    assert (code, errors) == (0, "") and output.count("\n") == 1 and not out.exists()
+    assert json.loads(output)["images"] == 3 and "all checked" in json.loads(output)["estimate"][0]
+
+    code, output, errors = call(*arguments, "--export", "messages")
+    assert (code, errors) == (0, "") and output.count("\n") == 1
+    fields = json.loads(output)
+    counts = {name: fields[name] for name in ("records", "described", "undescribed", "failed", "pending")}
+    assert counts == {"records": 3, "described": 2, "undescribed": 1, "failed": 0, "pending": 0}
+    assert [(stage["stage"], stage["computed"]) for stage in fields["stages"]][0] == ("silent", 3)
+    assert fields["cost"] == 0 and fields["report"] == str(out / "report.html")
+    assert len(list(read_records(Path(fields["records_file"])))) == 3
+
+    export = fields["export"]
+    assert (export["format"], export["exported"]) == ("messages", 2)
+    assert export["left_out"] == {"without a caption": 1}
+    assert len(load_mixture(export["mixture"])) == 2
+
+    # Images that failed change the exit code, and are counted all the same.
+    (folder / "broken.png").write_text("no image")
+    code, output, errors = call(*arguments, "--report", 0)
+    fields = json.loads(output)
+    assert code == caption.FAILED_IMAGES and "finished, but 1 of 4 images failed" in errors
+    assert (fields["records"], fields["failed"], fields["report"], fields["export"]) == (4, 1, None, None)
 
 
 def test_caption_says_what_it_leaves_out(call, folder, tmp_path):

@@ -1,5 +1,6 @@
 """`monkeylib convert`."""
 
+import json
 import resource
 import signal
 import sys
@@ -13,6 +14,7 @@ from monkeylib.checkpoints import peft
 from monkeylib.cli import app
 from monkeylib.experiments import parity
 from monkeylib.raising import raise_resolution
+from monkeylib.training import export
 from tests.support import released_files, tiny_vlms
 from tests.torture import sandbox
 
@@ -40,6 +42,28 @@ def test_convert_round_trip_and_lora_export(call, tmp_path, monkeypatch):
     code, _, errors = call("convert", source, tmp_path / "converted")
 
     assert code == 2 and "exists already" in errors and errors.count("\n") == 1
+
+
+def test_json_says_what_was_written_where(call, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = call("convert", checkpoint, "adapters", "--to", "peft", "--json")
+    assert (code, errors) == (0, "") and output.count("\n") == 1
+    source = str(checkpoint.relative_to(tmp_path))
+    assert json.loads(output) == {"source": source, "target": "adapters", "layout": "peft"}
+
+    code, output, errors = call("convert", checkpoint, "adapters", "--to", "peft", "--json")
+    assert (code, output) == (2, "") and "exists already" in errors
+
+
+@pytest.mark.parametrize(
+    ("to", "layout"), [((), "monkeylib"), (("--to", "released"), "released"), (("--to", "peft"), "peft")]
+)
+def test_json_names_the_layout_of_a_training_run(call, checkpoint, tmp_path, monkeypatch, to, layout):
+    monkeypatch.setattr(export, "is_from_training", lambda _: True)
+    calls = []
+    monkeypatch.setattr(export, "convert_training", lambda *arguments: calls.append(arguments[2]))
+    output = call("convert", checkpoint, tmp_path / "new", *to, "--json")[1]
+    assert json.loads(output)["layout"] == layout and calls == [layout]
 
 
 @pytest.mark.parametrize("place", ["adapters", "adapters/tile-0"])

@@ -13,6 +13,7 @@ from monkeylib.checkpoints import hub
 from monkeylib.cli import train as train_command
 from monkeylib.cli.train import _num_records
 from monkeylib.raising import loading
+from monkeylib.training.curves import read_curves
 from tests.support import record_files as files
 
 
@@ -137,6 +138,30 @@ def test_trained_run_of_the_default_folder_is_not_harmed(call):
     code, _, error = call(*command, "--set", "training.seed=1")
     assert code == 2 and "other settings (training.seed 0 -> 1" in error and "--fresh" in error
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_json_is_one_line_about_the_run(call, tmp_path):
+    mixture, run = write_mixture(tmp_path / "pets"), tmp_path / "run"
+    broken = files.example(image="gone.png")
+    files.write_lines(mixture.parent / "rows.jsonl", [files.example(), broken])
+    options = ("--profile", "smoke", "--steps", 1, "--micro-batch-size", 1, "--skip-bad", "--json")
+    command = ("train", "--data", mixture, "--out", run, "--set", "training.max_bad_share=1", *options)
+    code, output, errors = call(*command)
+    assert code == 0 and output.count("\n") == 1, errors
+
+    fields = json.loads(output)
+    assert fields["model"] == str(run / "model") and (run / "model" / "config.json").exists()
+    assert (fields["run"], fields["data"]) == (str(run), str(mixture))
+    assert (fields["profile"], fields["seed"], fields["steps"]) == ("smoke", 0, 1)
+    losses = {row["part"]: row["loss"] for row in read_curves(run / "metrics.csv")}
+    assert (fields["train_loss"], fields["val_loss"]) == (losses["train"], losses.get("val"))
+    assert 0 < fields["train_loss"] < 20
+    assert fields["skipped"] == len(Path(fields["skipped_file"]).read_text().splitlines()) == 1
+
+    # A finished run says the same again.
+    code, again, errors = call(*command)
+    assert code == 0 and "is finished already" in errors
+    assert json.loads(again)["train_loss"] == fields["train_loss"]
 
 
 @pytest.mark.parametrize("epochs", [math.inf, math.nan, 0, -1])
