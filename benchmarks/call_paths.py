@@ -279,7 +279,7 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        22,
+        23,
         35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
