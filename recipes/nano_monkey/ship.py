@@ -3,7 +3,8 @@
     python -m recipes.nano_monkey.ship
 
 trains it as the profile `nano` says, unless `make reproduce` has done so, copies it to
-`data/models/nano-monkey`, and writes its card from the results on disk.
+`data/models/nano-monkey` with its scores, and writes its card from them. A later training on another
+processor may score a little differently; the card stays that of the weights that are there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from monkeylib.training import finetune
 
 NAME = "nano-monkey"
 ANSWERS = "answers.csv"
+SCORES = "scores.csv"
 IMAGE_SETS = "image_sets.csv"
 QUESTIONS = {"fine": 600, "large": 600, "general": 600}  # of each set of test images
 
@@ -102,22 +104,32 @@ def answer_samples(monkey: Monkey) -> list[Row]:
     ]
 
 
-def write_card(profile: Profile, folder: Path) -> Path:
-    """Write the card of the model in a folder from the folder's table of answers and the profile's results.
+def scores_of_training(profile: Profile) -> list[Row]:
+    """Return the main test scores of the Monkey that the profile has trained.
 
     Raises:
-        FileNotFoundError: notebook 06 has not written the scores yet.
+        FileNotFoundError: notebook 06 has not written them yet.
+    """
+    return [
+        row
+        for row in tables.read_table("evaluation", profile.name)
+        if row["model"] == "monkey" and row["metric"] in ("exact_match", "cider_d")
+    ]
+
+
+def write_card(profile: Profile, folder: Path) -> Path:
+    """Write the card of the model in a folder from the tables beside it, which are of its own weights.
+
+    Raises:
+        FileNotFoundError: one of the tables is not there.
     """
     monkey = load_model(folder)
     parts = sizing.count_in_model(monkey.model)
 
     scores: list[Row] = []
-    for row in tables.read_table("evaluation", profile.name):
-        if row["model"] == "monkey" and row["metric"] in ("exact_match", "cider_d"):
-            interval = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-            scores.append(
-                {"split": row["split"], "questions": row["group"], "score": interval, "n": row["n"]}
-            )
+    for row in tables.read_csv(folder / SCORES):
+        interval = f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        scores.append({"split": row["split"], "questions": row["group"], "score": interval, "n": row["n"]})
 
     sets: list[Row] = []
     for row in tables.read_csv(folder / IMAGE_SETS):
@@ -167,6 +179,7 @@ def main() -> None:
             shutil.copyfile(file, temporary)
 
     models = {name: load_model(resources.models() / name) for name in ("nano-base", NAME)}
+    tables.write_csv(scores_of_training(profile), folder / SCORES)
     tables.write_csv(answer_samples(models[NAME]), folder / ANSWERS)
     tables.write_csv(compare_on_image_sets(models, QUESTIONS, profile.image_size), folder / IMAGE_SETS)
     print(resources.display_path(write_card(profile, folder)))
