@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.utils.generic import ModelOutput, TransformersKwargs
+from transformers.utils.generic import ModelOutput, TransformersKwargs, can_return_tuple
 
 from monkeylib.errors import refuse_misspelled
 from monkeylib.label_mask import IGNORE_INDEX
@@ -35,7 +35,7 @@ _ARGUMENTS = (
     "inputs_embeds",
     "return_logits",
 )
-_FORWARDED = {"use_cache", "return_dict", *TransformersKwargs.__annotations__}
+_FORWARDED = {"use_cache", *TransformersKwargs.__annotations__}
 
 TrainMode = Literal["frozen", "lora", "full"]
 
@@ -71,6 +71,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
+    # Of the language model. `generate` compiles the forward pass that reads one token after the other.
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
     # Modules with skip connections or hooks inside, which must lie on one device.
     _no_split_modules = ["VisionBlock", "HFVisionBackbone", "Resampler"]
     _skip_keys_device_placement = ["past_key_values"]
@@ -91,6 +94,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -106,7 +110,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         num_items_in_batch: int | float | None = None,
         return_logits: bool = True,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> CausalLMOutputWithPast | LossOutput:
+    ) -> CausalLMOutputWithPast | LossOutput | tuple:
         """Compute logits and, with labels, the cross-entropy averaged over tokens.
 
         Args:
@@ -114,6 +118,8 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask: `[B, T]`, 0 on padding.
             pixel_values, grids: as in `get_image_features`.
             labels: `[B, T]`, `IGNORE_INDEX` where there is nothing to learn; shifted here.
+            inputs_embeds: `[B, T, width]` instead of `input_ids`: with the visual tokens in their places, or
+                with the embedding of `<imgpad>` there and images beside.
             logits_to_keep: which positions get logits, as in transformers. By default all of them, or with
                 labels only those that predict a label: `logits` is then `[supervised positions, vocabulary]`.
             mm_encoder_outputs: `{"image": output of get_image_features}`, which `generate` computes once.
@@ -121,6 +127,9 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 are only a part of a batch. They may then hold no label at all.
             return_logits: False, with labels, for a `LossOutput` alone. The memory of logits is then bounded
                 (`model/loss.py`).
+
+        Returns:
+            An output of transformers; with `return_dict=False`, the tuple of its values.
 
         Raises:
             ValueError: images that do not fit the prompt, or are missing, labels without a supervised
@@ -132,16 +141,15 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             refuse_misspelled("the model takes no argument", unknown, _ARGUMENTS)
 
         # Put the visual tokens in the places of `<imgpad>`. While `generate` decodes, there are none to put.
-        if inputs_embeds is None:
-            image_features = (mm_encoder_outputs or {}).get("image")
-            if image_features is None and pixel_values is not None:
-                image_features = self.get_image_features(pixel_values, grids, return_dict=True)
-            if image_features is not None:
-                # pooler_output: [V, queries, width] -> inputs_embeds: [B, T, width]
-                inputs_embeds = self.splice(input_ids, image_features.pooler_output)
-                input_ids = None
-            elif input_ids is not None and not _has_tokens(past_key_values):
-                self._refuse_empty_places(input_ids)
+        image_features = (mm_encoder_outputs or {}).get("image")
+        if image_features is None and pixel_values is not None:
+            image_features = self.get_image_features(pixel_values, grids, return_dict=True)
+        if image_features is not None:
+            # pooler_output: [V, queries, width] -> inputs_embeds: [B, T, width]
+            inputs_embeds = self.splice(input_ids, image_features.pooler_output, inputs_embeds)
+            input_ids = None
+        elif input_ids is not None and not _continues(input_ids, past_key_values):
+            self._refuse_empty_places(input_ids)
 
         if not return_logits and (labels is None or logits_to_keep is not None):
             raise ValueError("return_logits=False needs labels and takes no logits_to_keep")
@@ -164,6 +172,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             "position_ids": position_ids,
             "past_key_values": past_key_values,
             "inputs_embeds": inputs_embeds,
+            "return_dict": True,
         }
 
         if not return_logits:
@@ -262,32 +271,51 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
             index += lora_index_of_image(self.config, rows, cols, use_lora)
         return index
 
-    def splice(self, input_ids: torch.Tensor, visual_tokens: torch.Tensor) -> torch.Tensor:
+    def splice(
+        self,
+        input_ids: torch.Tensor | None,
+        visual_tokens: torch.Tensor,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Embed a prompt, with the visual tokens in the places of `<imgpad>`, in order.
 
         Args:
             input_ids: `[B, T]`.
             visual_tokens: `[V, queries, width]`.
+            inputs_embeds: `[B, T, width]`, a prompt that is embedded already; the ids are not needed then.
 
         Returns:
             Embeddings `[B, T, width]`.
 
         Raises:
-            ValueError: the number of places is not the number of visual tokens.
+            ValueError: the number of places is not the number of visual tokens, or these have another width.
         """
-        embeds = self.get_input_embeddings()(input_ids)
-        is_place = input_ids == self.config.image_token_id
+        embed = self.get_input_embeddings()
+        if inputs_embeds is None:
+            inputs_embeds = embed(input_ids)
+        if input_ids is None:
+            # Ids are exact, so their embeddings are, too.
+            place = embed(torch.tensor(self.config.image_token_id, device=inputs_embeds.device))
+            is_place = (inputs_embeds == place.to(inputs_embeds.device)).all(dim=-1)
+        else:
+            is_place = input_ids == self.config.image_token_id
 
         # A wrong count would shift every visual token after it without a sound.
-        views, queries, _ = visual_tokens.shape
+        views, queries, width = visual_tokens.shape
         places = int(is_place.sum())
         if places != views * queries:
             raise ValueError(
                 f"the prompt holds {places} places for visual tokens, the images give {views} views x "
                 f"{queries} queries = {views * queries}: build both with one processor call"
             )
+        if width != inputs_embeds.shape[-1]:
+            raise ValueError(
+                f"the visual tokens are {width} wide, the embeddings of text {inputs_embeds.shape[-1]}: an "
+                "assistant reads the visual tokens of the model that it assists, so pass its language_model "
+                "alone where the widths differ"
+            )
         # Row by row, as the views come. [B, T, 1] is broadcast over the width.
-        return embeds.masked_scatter(is_place[..., None], visual_tokens.to(embeds.dtype))
+        return inputs_embeds.masked_scatter(is_place[..., None], visual_tokens.to(inputs_embeds.dtype))
 
     def _refuse_empty_places(self, input_ids: torch.Tensor) -> None:
         """Check that a prompt without images has no places for visual tokens, which nothing would fill.
@@ -301,6 +329,30 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"the prompt holds {places} places for visual tokens, but no images came with it: pass the "
                 "pixel_values and grids of the same processor call, too"
             )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the arguments of `forward` for the next step of `generate`.
+
+        They hold the visual tokens until a cache has them. transformers leaves them out when the model
+        assists another one, which gives it no first step.
+        """
+        inputs = super().prepare_inputs_for_generation(
+            input_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        if "mm_encoder_outputs" in kwargs and not _continues(inputs["input_ids"], past_key_values):
+            inputs["mm_encoder_outputs"] = kwargs["mm_encoder_outputs"]
+        return inputs
 
     def freeze_for_finetuning(
         self,
@@ -585,9 +637,13 @@ def build_on_meta(config: MonkeyConfig) -> MonkeyForConditionalGeneration:
         return MonkeyForConditionalGeneration(config).eval()
 
 
-def _has_tokens(past_key_values: Any) -> bool:
-    """Return whether a cache holds a part of the prompt, with its visual tokens."""
-    return past_key_values is not None and past_key_values.get_seq_length() > 0
+def _continues(input_ids: torch.Tensor | None, past_key_values: Any) -> bool:
+    """Return whether ids follow on a prompt that a cache holds with its visual tokens."""
+    if past_key_values is None or input_ids is None:
+        return False
+    # One token decodes, and no image has one visual token alone. The length of a static cache lies on the
+    # device, where every step would wait for it, and a compiled one could not be.
+    return input_ids.shape[1] == 1 or bool(past_key_values.get_seq_length() > 0)
 
 
 def _check_extra(extra: str) -> None:

@@ -8,12 +8,12 @@ Beyond it, and only outside of training, the released code changes two things:
     log-n         query at position p  *=  log(p + 1) / log(trained_length),  at least 1
 
 where `d` is the width of a head. The released code keeps the `alpha` of the last long prompt in the model, so
-that a long evaluation changes the next training step. Here `alpha` belongs to the cache of its prompt, and to
-the forward pass that is running: neither another pass nor another thread that uses the model sees it.
+that a long evaluation changes the next training step. Here `alpha` belongs to the cache of its prompt, and
+what follows from it is an argument of the layers: neither another pass nor another thread that uses the model
+sees it, and the forward pass can be compiled.
 """
 
 import math
-from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen2For
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2 import modeling_qwen2 as qwen2
+from transformers.utils.generic import can_return_tuple
 
 
 class QwenConfig(Qwen2Config):
@@ -62,11 +63,11 @@ class QwenModel(Qwen2Model):
     def __init__(self, config: QwenConfig) -> None:
         super().__init__(config)
         # Replace what Qwen2Model has built; the names of the weights stay.
-        self.rotary_emb = QwenRotaryEmbedding(config)
         for number, layer in enumerate(self.layers):
             layer.self_attn = QwenAttention(config, number)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -75,56 +76,67 @@ class QwenModel(Qwen2Model):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> BaseModelOutputWithPast | tuple:
         """Run the decoder as Qwen2 does, with the `alpha` of the prompt that began the cache.
 
         The keys in the cache were rotated with that `alpha`.
         """
-        tokens = input_ids if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        new_tokens = inputs_embeds.shape[1]
         cached_tokens = past_key_values.get_seq_length() if past_key_values is not None else 0
         if position_ids is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            positions = torch.arange(new_tokens, device=inputs_embeds.device)
             position_ids = (positions + cached_tokens)[None]
 
-        # Up to the trained length, None leaves Qwen2 as it is. Lengths are numbers, not tensors that a GPU
-        # would have to be waited for; padding counts, too, and changes nothing where it alone goes beyond.
-        alpha = log_n = None
-        is_long = cached_tokens + tokens.shape[1] > self.config.trained_length
+        # Up to the trained length, None leaves Qwen2 as it is. Padding counts, too, and changes nothing where
+        # it alone goes beyond.
+        continues, length = _prompt_length(new_tokens, cached_tokens, past_key_values)
+        alpha = rotary = log_n = None
+        is_long = length > self.config.trained_length
         if self.config.log_n and is_long and not self.training:
             # Here, once for all layers.
             log_n = log_n_factors(position_ids, self.config.trained_length)
 
         if self.config.dynamic_ntk and not self.training:
-            if cached_tokens:
+            if continues:
                 alpha = getattr(past_key_values, "alpha", None)
             elif is_long:
                 # A new prompt: its length is the last position plus 1, per row where rows are padded.
                 alpha = ntk_alpha(position_ids.amax(-1) + 1, self.config.trained_length)
 
-        # The rotary embedding and the attention are called deep inside, without a way to pass these down.
-        token = _EXTENSIONS.set((alpha, log_n))
-        try:
-            output = super().forward(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                inputs_embeds=inputs_embeds,
-                **kwargs,
-            )
-        finally:
-            _EXTENSIONS.reset(token)
+        if alpha is not None:
+            rotary = stretched_rotary_embedding(self.config, position_ids, alpha, inputs_embeds)
 
+        # Qwen2 hands unknown keywords down to the layers and their attention.
+        output = super().forward(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            log_n=log_n,
+            stretched_rotary=rotary,
+            return_dict=True,
+            **kwargs,
+        )
         if output.past_key_values is not None:
             output.past_key_values.alpha = alpha
         return output
 
 
-# Of the forward pass that is running: the `alpha` `[B]` of each row and the log-n factors `[B, 1, T, 1]`.
-# None stretches or scales nothing.
-_EXTENSIONS: ContextVar[tuple[torch.Tensor | None, torch.Tensor | None]] = ContextVar(
-    "extensions", default=(None, None)
-)
+def _prompt_length(
+    new_tokens: int, cached_tokens: int | torch.Tensor, past_key_values: Cache | None
+) -> tuple[bool, int]:
+    """Return whether tokens follow on others in a cache, and how many they are together.
+
+    They are numbers, which no GPU has to be waited for. A static cache counts on the device: one token there
+    follows on others, and the answer is at most as long as the cache.
+    """
+    if not isinstance(cached_tokens, torch.Tensor):
+        return cached_tokens > 0, cached_tokens + new_tokens
+    if new_tokens == 1 or bool(cached_tokens > 0):
+        return True, max(layer.max_cache_len for layer in past_key_values.layers)
+    return False, new_tokens
 
 
 def log_n_factors(position_ids: torch.Tensor, trained_length: int) -> torch.Tensor:
@@ -143,25 +155,30 @@ def ntk_alpha(length: torch.Tensor, trained_length: int) -> torch.Tensor:
     return (2**doublings - 1).clamp(min=1)
 
 
-class QwenRotaryEmbedding(qwen2.Qwen2RotaryEmbedding):
-    """Rotary positions whose base is stretched, row by row, by the `alpha` of the forward pass."""
+@torch.no_grad()
+def stretched_rotary_embedding(
+    config: QwenConfig, position_ids: torch.Tensor, alpha: torch.Tensor, like: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rotary positions whose base is stretched, row by row.
 
-    @torch.no_grad()
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and sines `[B, T, head_dim]` of the positions `[B, T]`."""
-        alpha, _ = _EXTENSIONS.get()
-        if alpha is None:
-            return super().forward(x, position_ids)
+    Args:
+        config: of the model.
+        position_ids: `[B, T]`.
+        alpha: `[B]`.
+        like: a tensor of the type and on the device of the result.
 
-        head_dim = 2 * len(self.inv_freq)
-        # The power in fp64, where the released code has a Python number.
-        base = self.config.rope_parameters["rope_theta"] * alpha.double() ** (head_dim / (head_dim - 2))
-        exponents = torch.arange(0, head_dim, 2, device=x.device).float() / head_dim
-        frequencies = 1 / base.float().to(x.device)[:, None] ** exponents  # [B, head_dim / 2]
+    Returns:
+        Cosines and sines `[B, T, head_dim]`.
+    """
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # The power in fp64, where the released code has a Python number.
+    base = config.rope_parameters["rope_theta"] * alpha.double() ** (head_dim / (head_dim - 2))
+    exponents = torch.arange(0, head_dim, 2, device=like.device).float() / head_dim
+    frequencies = 1 / base.float().to(like.device)[:, None] ** exponents  # [B, head_dim / 2]
 
-        # [B, T, 1] * [B, 1, head_dim / 2], then both halves alike: [B, T, head_dim]
-        angles = (position_ids[..., None].float() * frequencies[:, None]).repeat(1, 1, 2)
-        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    # [B, T, 1] * [B, 1, head_dim / 2], then both halves alike: [B, T, head_dim]
+    angles = (position_ids[..., None].float() * frequencies[:, None]).repeat(1, 1, 2)
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 
 class QwenAttention(qwen2.Qwen2Attention):
@@ -173,9 +190,16 @@ class QwenAttention(qwen2.Qwen2Attention):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
         past_key_values: Cache | None = None,
+        log_n: torch.Tensor | None = None,
+        stretched_rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`[B, T, width]` -> the same shape, and the weights where the implementation gives them."""
+        """`[B, T, width]` -> the same shape, and the weights where the implementation gives them.
+
+        Args:
+            log_n: factors of the queries, as of `log_n_factors`.
+            stretched_rotary: rotary positions of a long prompt, instead of `position_embeddings`.
+        """
         batch_and_length = hidden_states.shape[:-1]
         heads = (*batch_and_length, -1, self.head_dim)
         # [B, T, width] -> [B, heads, T, head_dim]
@@ -183,8 +207,7 @@ class QwenAttention(qwen2.Qwen2Attention):
         key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
 
-        query, key = qwen2.apply_rotary_pos_emb(query, key, *position_embeddings)
-        _, log_n = _EXTENSIONS.get()
+        query, key = qwen2.apply_rotary_pos_emb(query, key, *(stretched_rotary or position_embeddings))
         if log_n is not None:
             # Only the queries are scaled, so that the cache holds plain keys.
             query = query * log_n.to(query.dtype)

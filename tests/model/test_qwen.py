@@ -1,9 +1,11 @@
+import copy
 import doctest
 import threading
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, StaticCache
+from transformers.generation import CompileConfig
 
 from monkeylib.model import QwenConfig, qwen
 from monkeylib.model.generation import make_cache
@@ -169,17 +171,50 @@ def test_short_row_beside_a_long_one_answers_as_alone(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("length", [8, 40])
-def test_no_number_is_waited_for_while_tokens_are_decoded(length):
+def test_static_cache_answers_as_one_that_grows(model, length):
+    options = {"max_new_tokens": 12, "do_sample": False}
+    expected = model.generate(ids(length), **options)
+    assert torch.equal(model.generate(ids(length), **options, cache_implementation="static"), expected)
+
+
+@torch.no_grad()
+def test_decoding_of_a_long_prompt_compiles_in_one_piece(model):
+    config = CompileConfig(fullgraph=True, dynamic=False, backend="eager", mode=None)
+    config._compile_all_devices = True
+    options = {"max_new_tokens": 4, "do_sample": False}
+    expected = model.generate(ids(40), **options)
+
+    # A copy, since a model keeps what was compiled.
+    compiled = copy.deepcopy(model)
+    torch.compiler.reset()
+    options |= {"cache_implementation": "static", "compile_config": config}
+    assert torch.equal(compiled.generate(ids(40), **options), expected)
+    assert hasattr(compiled, "_compiled_call")
+
+
+@torch.no_grad()
+def test_outputs_are_tuples_where_the_caller_wants_them(model):
+    for module in (model, model.model):
+        values = module(ids(20), use_cache=True, return_dict=False)
+        assert isinstance(values, tuple)
+        assert torch.equal(values[0], module(ids(20))[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("is_static", [False, True])
+@pytest.mark.parametrize("length", [8, 40])
+def test_no_number_is_waited_for_while_tokens_are_decoded(length, is_static):
     """On the meta device, as on a GPU, there is no number to read: whoever wants one, gets an error."""
     with torch.device("meta"):
         on_meta = QwenForCausalLM(QwenConfig(**SIZES, trained_length=16)).eval()
         prompt, token = torch.zeros(1, length, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long)
 
-    cache = make_cache()
+    cache = StaticCache(on_meta.config, max_cache_len=length + 2) if is_static else make_cache()
     on_meta(prompt, past_key_values=cache, use_cache=True)
     for _ in range(2):
         logits = on_meta(token, past_key_values=cache, use_cache=True).logits
-    assert logits.shape == (1, 1, 40) and cache.get_seq_length() == length + 2
+    assert logits.shape == (1, 1, 40)
+    assert is_static or cache.get_seq_length() == length + 2
     with pytest.raises(RuntimeError, match="meta"):
         bool((logits > 0).any())
 
