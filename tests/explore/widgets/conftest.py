@@ -15,4 +15,5 @@ def explorers(tiled_monkey, image, predictions):
         "attention": explore.show_attention(tiled_monkey, image, "x"),
         "captions": explore.show_captions(Image.new("RGB", (40, 30), "red"), [Colours(), Halves()]),
         "errors": explore.show_errors(predictions),
+        "costs": explore.show_costs(tiled_monkey.model.config),
     }
