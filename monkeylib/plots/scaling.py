@@ -39,7 +39,7 @@ def draw_training_memory(trainings: Mapping[str, StepMemory], device_gb: Sequenc
 
     for size in device_gb:
         ax.axvline(size, color=INK, linestyle="--", linewidth=1, zorder=3)
-        ax.text(size, -0.55, f"{size:g} GB", ha="center", va="bottom", fontsize=8)
+        ax.text(size, -0.62, f"{size:g} GB", ha="center", va="bottom", fontsize=8)
 
     highest = max([memory.peak / _GB for memory in trainings.values()] + list(device_gb))
     ax.set(yticks=range(len(trainings)), yticklabels=trainings, xlabel="GB on each device")
