@@ -12,6 +12,9 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 SHIPPED = (
+    # Notebook A2 shows them.
+    "benchmarks/results/ray_workers.csv",
+    "cluster/one_node.sbatch",
     "data/assets.toml",
     "data/models",
     "data/results/nano",

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from monkeylib import resources
+from monkeylib.reproduce.series import SERIES
 
 BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
 
@@ -73,6 +74,12 @@ def test_wheel_holds_the_code_and_the_shipped_files_once(wheel):
     shipped = {name.removeprefix("monkeylib/shipped/") for name in names if "/shipped/" in name}
     assert {name for name in shipped if name.startswith(("data/", "notebooks/"))} <= committed
     assert wheel.stat().st_size < 50e6
+
+    # What notebooks read lies in the package, or is shipped with it.
+    for notebook in SERIES:
+        for name in notebook.inputs:
+            place = name if name.startswith("monkeylib/") else f"monkeylib/shipped/{name}"
+            assert any(file == place or file.startswith(f"{place}/") for file in names), name
 
 
 def test_wheel_works_in_an_empty_folder(wheel, tmp_path):

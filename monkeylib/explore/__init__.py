@@ -9,6 +9,7 @@
     explore.show_loras(lora_effect.describe_loras(monkey.model.vision))
     explore.show_captions("coffee.jpg")
     explore.show_errors("data/runs/nano/monkey/predictions")
+    explore.show_costs(profiles.build_config(profiles.load_profile("paper-896")))
     finetune.run(profile, folder, callbacks=[explore.watch_training()])
 
 The modules beside `widgets` compute what widgets show, and what the pages of `monkeylib demo` show.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from monkeylib.explore.widgets.answers import AnswersExplorer
     from monkeylib.explore.widgets.attention import AttentionExplorer
     from monkeylib.explore.widgets.captions import CaptionsExplorer
+    from monkeylib.explore.widgets.costs import CostsExplorer
     from monkeylib.explore.widgets.errors import ErrorsExplorer
     from monkeylib.explore.widgets.loras import LorasExplorer
     from monkeylib.explore.widgets.power import PowerExplorer
@@ -33,6 +35,7 @@ __all__ = [
     "compare_answers",
     "show_attention",
     "show_captions",
+    "show_costs",
     "show_errors",
     "show_loras",
     "show_power",
@@ -82,6 +85,13 @@ def show_captions(*arguments: Any, **options: Any) -> CaptionsExplorer:
     from monkeylib.explore.widgets.captions import CaptionsExplorer
 
     return CaptionsExplorer(*arguments, **options)
+
+
+def show_costs(*arguments: Any, **options: Any) -> CostsExplorer:
+    """See what an image costs on other grids; arguments as of `widgets.costs.CostsExplorer`."""
+    from monkeylib.explore.widgets.costs import CostsExplorer
+
+    return CostsExplorer(*arguments, **options)
 
 
 def show_errors(*arguments: Any, **options: Any) -> ErrorsExplorer:

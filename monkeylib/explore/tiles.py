@@ -60,7 +60,7 @@ class TiledImage:
             ("visual tokens", f"{self.visual_tokens:,}"),
         ]
         if self.flops:
-            rows.append(("operations", f"{sum(self.flops.values()) / 1e9:,.2f} G"))
+            rows.append(("operations", f"{sum(self.flops.values()) / 1e9:,.2f} GFLOP"))
         if self.distortion > 1:
             rows.append(("stretched", f"{self.distortion:.2f} times along one side"))
         return rows

@@ -23,17 +23,17 @@ _MIN_LABELLED_SHARE = 0.06  # a narrower bar has no room for its number
 # Sizes
 
 
-def draw_shares(rows: Mapping[str, Mapping[str, int]]) -> Figure:
-    """Draw one bar per row, divided among the parts of the model.
+def draw_shares(rows: Mapping[str, Mapping[str, int]], units: Sequence[str]) -> Figure:
+    """Draw one bar per row, divided among the parts of the model, with its total and unit at the end.
 
     Args:
         rows: what is counted, as in "nano: parameters" -> part -> number; the same parts in every row.
+        units: of each row, see `total_text`.
     """
-    fig, ax = plt.subplots(figsize=(8, 0.8 + 0.5 * len(rows)))
-    format_total = EngFormatter(places=2)
+    fig, ax = plt.subplots(figsize=(8.5, 0.8 + 0.5 * len(rows)))
     parts = list(next(iter(rows.values())))
 
-    for y, numbers in enumerate(rows.values()):
+    for y, (numbers, unit) in enumerate(zip(rows.values(), units, strict=True)):
         total = sum(numbers.values())
         start = 0.0
         for part, colour in zip(parts, COLOURS, strict=False):
@@ -44,7 +44,7 @@ def draw_shares(rows: Mapping[str, Mapping[str, int]]) -> Figure:
                 ax.text(start + share / 2, y, f"{share:.0%}", ha="center", va="center", color="white")
             start += share
 
-        ax.text(1.01, y, format_total(total), va="center")
+        ax.text(1.01, y, total_text(total, unit), va="center")
 
     ax.set(yticks=range(len(rows)), yticklabels=rows, xlim=(0, 1))
     ax.invert_yaxis()
@@ -52,6 +52,20 @@ def draw_shares(rows: Mapping[str, Mapping[str, int]]) -> Figure:
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     fig.legend(loc="outside upper center", ncols=len(parts))
     return fig
+
+
+def total_text(total: float, unit: str) -> str:
+    """Return a number with its unit, as in "9.71 billion parameters" or "39.09 TFLOP".
+
+    >>> total_text(3_559_280, "parameters")
+    '3.56 million parameters'
+    """
+    if unit != "parameters":
+        return EngFormatter(unit=unit, places=2)(total)
+    for size, name in ((1e9, " billion"), (1e6, " million"), (1e3, " thousand")):
+        if total >= size:
+            return f"{total / size:.2f}{name} {unit}"
+    return f"{total:g} {unit}"
 
 
 # Per-tile LoRA and patch features

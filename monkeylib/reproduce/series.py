@@ -84,7 +84,11 @@ SERIES = (
         paper="section 4.4, visualization",
     ),
     Notebook("A1_official_weights", inputs=("tests/goldens", "tests/data", _SAMPLES)),
-    Notebook("A2_scaling_out", paper="section 4.1, implementation details"),
+    Notebook(
+        "A2_scaling_out",
+        inputs=("benchmarks/results/ray_workers.csv", "cluster/one_node.sbatch"),
+        paper="section 4.1, implementation details",
+    ),
     # Experts are found by name, so no import statement leads to their modules.
     Notebook("A3_your_own_documents", inputs=(_BASE, _MONKEY, "monkeylib/captions/experts")),
     Notebook(

@@ -13,6 +13,7 @@ from monkeylib.plots.model import (
     draw_shares,
     principal_colours,
     query_positions,
+    total_text,
 )
 from monkeylib.tiling import Grid
 
@@ -24,15 +25,34 @@ def _close():
 
 
 def test_bars_are_divided_by_shares_and_labelled_with_their_total():
-    fig = draw_shares({"a": {"x": 1_000, "y": 3_000}, "b": {"x": 30, "y": 970}})
+    fig = draw_shares({"a": {"x": 1_000, "y": 3_000}, "b": {"x": 30, "y": 970}}, ["parameters", "FLOP"])
     (ax,) = fig.axes
     bars = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
 
     assert bars == [(0, 0.25), (0.25, 0.75), (0, 0.03), (0.03, 0.97)]
     texts = [text.get_text() for text in ax.texts]
 
-    assert texts == ["25%", "75%", "4.00 k", "97%", "1.00 k"]  # 3 % has no room for its number
+    assert texts == [
+        "25%",
+        "75%",
+        "4.00 thousand parameters",
+        "97%",
+        "1.00 kFLOP",
+    ]  # 3 % has no room for its number
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("total", "unit", "text"),
+    [
+        (9_708_053_824, "parameters", "9.71 billion parameters"),
+        (3_559_280, "parameters", "3.56 million parameters"),
+        (12, "parameters", "12 parameters"),
+        (39.09e12, "FLOP", "39.09 TFLOP"),
+    ],
+)
+def test_totals_have_units(total, unit, text):
+    assert total_text(total, unit) == text
 
 
 def test_lora_changes_are_labelled():

@@ -20,4 +20,5 @@ def explorers(tiled_monkey, image, predictions):
         "loras": explore.show_loras([*loras, *second_block]),
         "captions": explore.show_captions(Image.new("RGB", (40, 30), "red"), [Colours(), Halves()]),
         "errors": explore.show_errors(predictions),
+        "costs": explore.show_costs(tiled_monkey.model.config),
     }

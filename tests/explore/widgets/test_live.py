@@ -108,3 +108,16 @@ def test_errors_follow_one_another(explorers):
     assert number.max == 2 and "fine-0" == explorer.answer.prediction.id
     number.value = 2
     assert explorer.answer.prediction.id == "fine-1" and "wrong" in facts.value
+
+
+def test_costs_follow_grid_and_text(explorers):
+    explorer = explorers["costs"]
+    (grid,), (text,) = controls(explorer.widget, "SelectionSlider"), controls(explorer.widget, "IntSlider")
+    (facts,) = controls(explorer.widget, "HTML")
+    before = facts.value
+
+    grid.value = "1x3"
+    assert explorer.grid == "1x3" and "1x3: 3 tiles" in facts.value and facts.value != before
+    before = facts.value
+    text.value = 64
+    assert explorer.text_tokens == 64 and facts.value != before
