@@ -3,7 +3,8 @@
 Every drawing works with the cells that there are: a variant without runs is left out, or named as not run.
 """
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -25,6 +26,8 @@ _GREY = COLOURS[-1]
 _MIN_SEEDS = 3  # of a filled point, as of a verdict
 _VERDICTS = {"supported": COLOURS[2], "not supported": COLOURS[1]}  # all others are grey
 _CLIPPED = 0.25  # nats per character around all differences: intervals that reach further end in an arrow
+_CLOSE = 0.025  # share of an axis: points that are closer have one label
+_LABEL_WIDTH = 16  # characters of a label that names many points
 _SOLID = {"marker": "o", "markersize": 4}
 _DASHED = {"linestyle": "--", "marker": "o", "markersize": 9, "markerfacecolor": "none"}
 
@@ -267,18 +270,44 @@ def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine
     colours = sns.color_palette("husl", len(means))
     labels = []
     for ax, (column, (unit, label)) in zip(axes, costs.items(), strict=True):
-        for number, (variant, values) in enumerate(means.iterrows()):
-            point = (values[column] / unit, values["value"])
+        points = [(cost / unit, value) for cost, value in zip(means[column], means["value"], strict=True)]
+        for number, (variant, point) in enumerate(zip(means.index, points, strict=True)):
             ax.plot(*point, "o", color=colours[number], label=f"{number + 1} {names[variant]}")
-            labels.append(ax.text(point[0], point[1] + 2, f"  {number + 1}", va="bottom"))
-        ax.set(xlabel=label, xlim=(0, 1.1 * means[column].max() / unit))
+        ax.set(xlabel=label, xlim=(0, 1.25 * max(cost for cost, _ in points)))
         ax.set_title(_split_title(split))
-    axes[0].set(ylabel=METRICS["exact match"], ylim=(0, 100))
+
+        # One label for points on top of each other, right of them all.
+        for group in _neighbours(points, (_CLOSE * ax.get_xlim()[1], _CLOSE * 100)):
+            right, heights = max(points[n][0] for n in group), [points[n][1] for n in group]
+            text = ax.annotate(
+                textwrap.fill(", ".join(str(n + 1) for n in group), _LABEL_WIDTH),
+                (right, (min(heights) + max(heights)) / 2),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+            )
+            labels.append(text)
+    axes[0].set(ylabel=METRICS["exact match"], ylim=(-3, 100))
 
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    # Variants that cost the same would have their numbers on top of each other.
     separate_labels(labels)
     return fig
+
+
+def _neighbours(points: Sequence[tuple[float, float]], distances: tuple[float, float]) -> Iterator[list[int]]:
+    """Yield the numbers of points that lie close to each other, or to others that do, in both directions."""
+    rest = list(range(len(points)))
+    while rest:
+        group = [rest.pop(0)]
+        for member in group:  # grows on the way
+            near = [
+                other
+                for other in rest
+                if all(abs(points[member][axis] - points[other][axis]) < distances[axis] for axis in (0, 1))
+            ]
+            group += near
+            rest = [other for other in rest if other not in near]
+        yield sorted(group)
 
 
 def draw_lora_weights(rows: Sequence[Row]) -> Figure:

@@ -3,6 +3,8 @@ import pytest
 from matplotlib.collections import LineCollection, PathCollection
 
 from monkeylib.plots import experiments
+from monkeylib.plots.labels import overlapping_labels
+from monkeylib.plots.style import use_style
 
 NAMES = {"per_tile": "Monkey", "one_view": "one view", "full": "the ViT trains"}
 
@@ -151,6 +153,20 @@ def test_costs_are_those_of_the_last_step():
     assert points == [(5, 62.5), (2, 12.5)]
     assert [line.get_xdata()[0] for line in tokens.lines] == [64, 64]
     assert [text.get_text().strip() for text in flops.texts] == ["1", "2"]
+
+
+def test_variants_at_one_place_share_a_label_beside_their_points():
+    use_style()  # whose layout has room for the legend
+    names = {f"v{number}": f"variant {number}" for number in range(14)}
+    rows = [row for row in ROWS if row["variant"] == "per_tile"]
+    rows = [row | {"variant": name} for name in names for row in rows]
+    fig = experiments.draw_costs(rows, names)
+
+    for ax in fig.axes:
+        (label,) = ax.texts
+        assert label.get_visible()
+        assert label.get_text().replace("\n", " ") == ", ".join(str(number + 1) for number in range(14))
+    assert overlapping_labels(fig) == []
 
 
 def test_lora_weights_are_annotated():

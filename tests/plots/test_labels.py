@@ -52,3 +52,38 @@ def test_label_without_room_is_hidden(ax):
     assert labels[0] in visible and 2 < len(visible) < 30
     assert overlapping_labels(ax.figure) == []
     separate_labels([])
+
+
+@pytest.mark.parametrize("draw", ["plot", "scatter"])
+def test_label_on_a_marker_is_found_and_one_beside_it_is_not(ax, draw):
+    style = {"marker": "o", "linestyle": ""} if draw == "plot" else {}
+    getattr(ax, draw)([0.5, 0.2], [0.5, 0.8], **style)
+    ax.text(0.5, 0.5, "2", ha="center", va="center")
+    ax.text(0.56, 0.56, "beside")
+    assert overlapping_labels(ax.figure) == [("2", "marker")]
+
+
+def test_markers_that_are_not_drawn_cover_nothing(ax):
+    ax.plot([0.5, 0.6], [0.5, 0.5])  # no markers, a line alone
+    ax.plot([0.5], [0.5], "o", visible=False)
+    ax.plot([0.2, 0.5, 0.8], [0.5, 0.5, 0.5], marker="o", markevery=2)
+    ax.scatter([0.5, float("nan")], [1.5, 0.5])  # above the axes, and nowhere
+    ax.text(0.5, 0.5, "a number", ha="center", va="center", fontsize=6)
+    assert overlapping_labels(ax.figure) == []
+
+
+def test_marker_is_as_large_as_it_is_drawn(ax):
+    (point,) = ax.plot([0.5], [0.5], "o", markersize=4)
+    ax.text(0.56, 0.5, "label", va="center")
+    assert overlapping_labels(ax.figure) == []
+    point.set_markersize(40)
+    assert overlapping_labels(ax.figure) == [("label", "marker")]
+
+
+def test_labels_are_moved_off_the_markers(ax):
+    ax.scatter([0.5] * 3, [0.4, 0.5, 0.6])
+    labels = [ax.text(0.5, y, str(n), ha="center", va="center") for n, y in enumerate((0.4, 0.5, 0.6))]
+    assert len(overlapping_labels(ax.figure)) >= 3
+    separate_labels(labels)
+    assert overlapping_labels(ax.figure) == []
+    assert all(label.get_visible() for label in labels)
