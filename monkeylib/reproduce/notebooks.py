@@ -23,7 +23,7 @@ HEADER, BOOTSTRAP = "header", "bootstrap"  # ids of the cells that `headers` wri
 
 MAX_CELL_LINES = 25
 MAX_FUNCTION_LINES = 5
-MAX_FILE_BYTES = 1_100_000
+MAX_FILE_BYTES = 800_000
 _PNG_COLOUR_TYPE, _PALETTE = 25, b"\x03"  # place of the colour type in a PNG file, and one of its values
 MAX_PNG_CHARACTERS = 60_000  # in base 64
 _WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -106,7 +106,7 @@ RULES = [
     (lambda notebook: notebook.cells[0].update(source="No title"), "doesn't open with a title"),
     (lambda notebook: notebook.cells[1].update(source="seed = 1 + int(2)"), "only `name = literal`"),
     (lambda notebook: notebook.cells[3].update(metadata={"tags": []}), "states no result"),
-    ({"outputs": [new_output("stream", text="x" * 1_200_000)]}, "larger than 1100 kB"),
+    ({"outputs": [new_output("stream", text="x" * 900_000)]}, "larger than 800 kB"),
 ]
 
 

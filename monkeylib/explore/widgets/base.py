@@ -82,7 +82,7 @@ def figure_bytes(fig: Figure) -> bytes:
     """Return a figure as the bytes of a PNG."""
     file = io.BytesIO()
     with plt.rc_context(STYLE):
-        fig.savefig(file, format="png", metadata={"Software": None})
+        fig.savefig(file, format="png", metadata={"Software": None}, dpi="figure")  # for a screen
     return file.getvalue()
 
 
