@@ -290,32 +290,24 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: the number of places is not the number of visual tokens, or these have another width.
         """
-        embed = self.get_input_embeddings()
         if inputs_embeds is None:
-            inputs_embeds = embed(input_ids)
-        if input_ids is None:
-            # Ids are exact, so their embeddings are, too.
-            place = embed(torch.tensor(self.config.image_token_id, device=inputs_embeds.device))
-            is_place = (inputs_embeds == place.to(inputs_embeds.device)).all(dim=-1)
-        else:
-            is_place = input_ids == self.config.image_token_id
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        is_place = self._find_places(input_ids, inputs_embeds)
+        _check_places(is_place, visual_tokens, inputs_embeds)
 
-        # A wrong count would shift every visual token after it without a sound.
-        views, queries, width = visual_tokens.shape
-        places = int(is_place.sum())
-        if places != views * queries:
-            raise ValueError(
-                f"the prompt holds {places} places for visual tokens, the images give {views} views x "
-                f"{queries} queries = {views * queries}: build both with one processor call"
-            )
-        if width != inputs_embeds.shape[-1]:
-            raise ValueError(
-                f"the visual tokens are {width} wide, the embeddings of text {inputs_embeds.shape[-1]}: an "
-                "assistant reads the visual tokens of the model that it assists, so pass its language_model "
-                "alone where the widths differ"
-            )
         # Row by row, as the views come. [B, T, 1] is broadcast over the width.
         return inputs_embeds.masked_scatter(is_place[..., None], visual_tokens.to(inputs_embeds.dtype))
+
+    def _find_places(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor) -> torch.Tensor:
+        """Return `[B, T]`, true at the places for visual tokens."""
+        if input_ids is not None:
+            return input_ids == self.config.image_token_id
+
+        # Ids are exact, so their embeddings are, too.
+        place = self.get_input_embeddings()(
+            torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
+        )
+        return (inputs_embeds == place.to(inputs_embeds.device)).all(dim=-1)
 
     def _refuse_empty_places(self, input_ids: torch.Tensor) -> None:
         """Check that a prompt without images has no places for visual tokens, which nothing would fill.
@@ -644,6 +636,33 @@ def _continues(input_ids: torch.Tensor | None, past_key_values: Any) -> bool:
     # One token decodes, and no image has one visual token alone. The length of a static cache lies on the
     # device, where every step would wait for it, and a compiled one could not be.
     return input_ids.shape[1] == 1 or bool(past_key_values.get_seq_length() > 0)
+
+
+def _check_places(is_place: torch.Tensor, visual_tokens: torch.Tensor, inputs_embeds: torch.Tensor) -> None:
+    """Check that visual tokens fit a prompt.
+
+    Args:
+        is_place: `[B, T]`, true at the places for them.
+        visual_tokens: `[V, queries, width]`.
+        inputs_embeds: `[B, T, width]`.
+
+    Raises:
+        ValueError: their number is not that of the places, or they have another width.
+    """
+    # A wrong count would shift every visual token after it without a sound.
+    views, queries, width = visual_tokens.shape
+    places = int(is_place.sum())
+    if places != views * queries:
+        raise ValueError(
+            f"the prompt holds {places} places for visual tokens, the images give {views} views x "
+            f"{queries} queries = {views * queries}: build both with one processor call"
+        )
+    if width != inputs_embeds.shape[-1]:
+        raise ValueError(
+            f"the visual tokens are {width} wide, the embeddings of text {inputs_embeds.shape[-1]}: an "
+            "assistant reads the visual tokens of the model that it assists, so pass its language_model "
+            "alone where the widths differ"
+        )
 
 
 def _check_extra(extra: str) -> None:

@@ -1,7 +1,7 @@
 """The test mixins of transformers' own repository, which are in no installed package.
 
 `TRANSFORMERS_TESTS` names a checkout of the installed version, or its unpacked source archive; the archive
-lacks subfolders of `tests`, so the mixin for generation is there in a checkout only.
+lacks subfolders of `tests`, so the mixin for generation is in a checkout only.
 """
 
 import importlib
