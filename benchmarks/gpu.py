@@ -250,7 +250,7 @@ def curve(plan: Plan, seconds: int, out: Path) -> Iterator[Row]:
     """The loss of the profile `small` while it trains for so many seconds; tiny, that of `smoke`."""
     profile = "smoke" if plan.is_tiny else "small"
     folder = out / profile
-    command = [sys.executable, "-m", "monkeylib.cli", "train", "--profile", profile, "--out", str(folder)]
+    command = [sys.executable, "-m", "monkeylib", "train", "--profile", profile, "--out", str(folder)]
     try:
         process = subprocess.run(command, timeout=seconds, capture_output=True, text=True)
         failure = None if process.returncode == 0 else process.stderr.strip().splitlines()[-1]

@@ -27,7 +27,7 @@ IMPORTS = {
 def start_up(settings: Settings) -> list[Row]:
     """Return the rows of `monkeylib answer` with nano from start to end, and of what it imports."""
     image = resources.REPOSITORY / "data" / "samples" / "sign.png"
-    answer = ["-m", "monkeylib.cli", "answer", str(image), QUESTION]
+    answer = ["-m", "monkeylib", "answer", str(image), QUESTION]
     programs = {"monkeylib answer, start to end": answer}
     programs |= {f"… of it: {name}": ["-c", code] for name, code in IMPORTS.items()}
 

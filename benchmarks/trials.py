@@ -107,14 +107,15 @@ def compiled(settings: Settings) -> list[Row]:
 
 
 def int8_weights(settings: Settings) -> list[Row]:
-    """Linear layers of the ViT in int8, activations quantised as they come."""
+    """Linear layers of ViT and resampler in int8, activations quantised as they come."""
     model, current = _encoder()
     other = copy.deepcopy(model)
-    # The resampler slices the weight of one linear layer, which a quantised one has not.
-    other.vision = torch.ao.quantization.quantize_dynamic(other.vision, {nn.Linear}, dtype=torch.qint8)
+    for name in ("vision", "resampler"):
+        part = torch.ao.quantization.quantize_dynamic(getattr(other, name), {nn.Linear}, dtype=torch.qint8)
+        setattr(other, name, part)
     pixel_values, grids = make_views(model, 1), torch.tensor([[2, 2]])
     trial = torch.no_grad()(lambda: other.get_image_features(pixel_values, grids))
-    return [trial_row("int8 weights of the ViT", SIZE, current, trial, settings.rounds)]
+    return [trial_row("int8 weights of ViT and resampler", SIZE, current, trial, settings.rounds)]
 
 
 def static_cache(settings: Settings) -> list[Row]:

@@ -213,5 +213,5 @@ def test_blocks_of_a_page():
     )
     assert (second.reason, second.language, second.text) == ("", "python", "1\n")
     assert pages.monkeylib_arguments(first.commands[0]) == ["train", "--x"]
-    assert pages.monkeylib_arguments(["torchrun", "-m", "monkeylib.cli", "evaluate"]) == ["evaluate"]
+    assert pages.monkeylib_arguments(["torchrun", "-m", "monkeylib", "evaluate"]) == ["evaluate"]
     assert pages.monkeylib_arguments(["lmms_eval", "--model", "monkeylib"]) is None

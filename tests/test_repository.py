@@ -25,7 +25,7 @@ LAYERS = """
     assets label_mask prompts messages chat_template model image_processor chat_processor processing
     checkpoints sizing profiles raising session encodings monkey raised_session raised_monkey inference
     data training evaluation captions experiments plots reproduce integrations serving explore demo doctor
-    cli
+    cli __main__
 """.split()
 
 

@@ -14,7 +14,7 @@ from monkeylib.reproduce import series
 def smoke_runs(tmp_path_factory):
     """Run the series twice from the command line; return (first run, second run, outputs folder)."""
     outputs = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "monkeylib.cli", "reproduce", "--profile", "smoke"]
+    command = [sys.executable, "-m", "monkeylib", "reproduce", "--profile", "smoke"]
     environment = {**os.environ, "MONKEYLIB_OUTPUTS": str(outputs)}
 
     first, second = (

@@ -19,7 +19,7 @@ from monkeylib.model.config import MonkeyConfig, MonkeyProjectorConfig, MonkeyVi
 from monkeylib.model.hf_vision import HFVisionBackbone
 from monkeylib.model.limits import MAX_TILES, check_grids, check_size
 from monkeylib.model.loss import cross_entropy, cross_entropy_in_parts, has_plain_output
-from monkeylib.model.resampler import Projector, Resampler, sincos_position_embedding
+from monkeylib.model.resampler import PackedProjections, Projector, Resampler, sincos_position_embedding
 from monkeylib.model.tile_lora import TileLoRA, check_grid, lora_index_of_image, tile_loras
 from monkeylib.model.vision import VisionTransformer
 from monkeylib.progress import hide_transformers_bars
@@ -572,7 +572,7 @@ class MonkeyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear | nn.Conv2d):
+        elif isinstance(module, nn.Linear | nn.Conv2d | PackedProjections):
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

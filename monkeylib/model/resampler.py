@@ -48,7 +48,7 @@ class Resampler(GradientCheckpointingLayer):
         self.kv_proj = _build_kv_proj(config)
         self.ln_q = nn.LayerNorm(width, eps=eps)
         self.ln_kv = nn.LayerNorm(width, eps=eps)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = PackedProjections(width)
         self.out = nn.Linear(width, width)
         self.ln_post = nn.LayerNorm(width, eps=eps)
         self.proj = nn.Linear(width, width, bias=False)
@@ -103,19 +103,16 @@ class Resampler(GradientCheckpointingLayer):
         self, kv: torch.Tensor, patch_grid: tuple[int, int], shared: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return queries, keys and values of each head, `[V, heads, queries or patches, head_dim]`."""
-        # The released weights hold the three projections in one tensor.
-        w_q, w_k, w_v = self.qkv.weight.chunk(3)
-        b_q, b_k, b_v = self.qkv.bias.chunk(3)
         # A buffer keeps the precision of the file when a model is loaded in a lower one.
         p_q = self.positions.to(kv.dtype)
         p_k = self.position_cache(self.positions, *patch_grid, self.query_grid).to(kv.dtype)
 
         # The queries are the same for every view.
         if "queries" not in shared:
-            shared["queries"] = F.linear(self.ln_q(self.query) + p_q, w_q, b_q)
+            shared["queries"] = self.qkv.query(self.ln_q(self.query) + p_q)
         q = self._split_heads(shared["queries"][None]).expand(len(kv), -1, -1, -1)
-        k = self._split_heads(F.linear(kv + p_k, w_k, b_k))
-        v = self._split_heads(F.linear(kv, w_v, b_v))
+        k = self._split_heads(self.qkv.key(kv + p_k))
+        v = self._split_heads(self.qkv.value(kv))
         return q, k, v
 
     def resample(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -151,6 +148,39 @@ class Resampler(GradientCheckpointingLayer):
     def _split_heads(self, x: torch.Tensor) -> torch.Tensor:
         """`[n, tokens, width]` -> `[n, heads, tokens, head_dim]`."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class PackedProjections(nn.Module):
+    """The projections to queries, keys and values, whose weights lie in one tensor as in the released file.
+
+    It is no `nn.Linear`: each third is applied to an input of its own, and what exchanges the linear layers
+    of a model, to quantise them or to put adapters beside them, would exchange one that is never called.
+
+    Args:
+        width: of inputs and outputs.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        layer = nn.Linear(width, 3 * width)  # for its shapes and initial values
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def query(self, x: torch.Tensor) -> torch.Tensor:
+        """Project to queries, `[..., width]`."""
+        return self._project(x, 0)
+
+    def key(self, x: torch.Tensor) -> torch.Tensor:
+        """Project to keys, `[..., width]`."""
+        return self._project(x, 1)
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        """Project to values, `[..., width]`."""
+        return self._project(x, 2)
+
+    def _project(self, x: torch.Tensor, third: int) -> torch.Tensor:
+        rows = slice(third * self.width, (third + 1) * self.width)
+        return F.linear(x, self.weight[rows], self.bias[rows])
 
 
 def _build_kv_proj(config: MonkeyConfig) -> nn.Module:

@@ -35,7 +35,7 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     environment = {name: value for name, value in os.environ.items() if name != "MONKEYLIB_OUTPUTS"}
     environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(resources.REPOSITORY)}
-    command = [sys.executable, "-m", "monkeylib.cli", "notebooks", folder]
+    command = [sys.executable, "-m", "monkeylib", "notebooks", folder]
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
     runtime = folder / "runtime"

@@ -10,6 +10,7 @@ import pytest
 import torch
 import typer
 
+import monkeylib
 from monkeylib import resources
 from monkeylib.cli import app
 from monkeylib.data import mixture
@@ -102,8 +103,14 @@ def test_missing_package_is_reported_with_what_installs_it(call, monkeypatch):
     assert code == 2 and re.search(r"with `\S*pip install --editable \".*\[train\]\"`", errors)
 
 
+def test_package_runs_as_the_command():
+    command = [sys.executable, "-m", "monkeylib", "--version"]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout == f"monkeylib {monkeylib.__version__}\n"
+
+
 def test_installed_command_starts_without_heavy_libraries():
-    command = [sys.executable, "-X", "importtime", "-m", "monkeylib.cli", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "monkeylib", "--help"]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     for name in ("answer", "evaluate", "score", "caption", "convert", "train", "reproduce", "assets"):
         assert name in process.stdout

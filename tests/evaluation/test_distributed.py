@@ -109,7 +109,7 @@ def test_torchrun_writes_the_files_of_one_process(setting, tmp_path):
             sys.executable,
             "-m",
             *launcher,
-            "monkeylib.cli",
+            "monkeylib",
             "evaluate",
             *options,
             "--out",

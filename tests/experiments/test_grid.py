@@ -108,7 +108,7 @@ def test_interrupted_grid_of_an_own_profile_ends_its_processes_and_goes_on(outpu
     profile = profiles.load_profile(str(file))
     cell = Cell("one_view", "ordinary", 1)
 
-    command = [sys.executable, "-m", "monkeylib.cli", "ablations", "--profile", file.name]
+    command = [sys.executable, "-m", "monkeylib", "ablations", "--profile", file.name]
     command += ["--only", cell.variant, "--seed", str(cell.seed)]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
     log = folder_of(profile) / cell.name / "log.txt"

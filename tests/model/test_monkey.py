@@ -387,6 +387,33 @@ def test_base_model_without_lora_gets_fresh_lora(tiny, tmp_path):
 
 
 @torch.no_grad()
+def test_every_linear_layer_is_called(tiny, processor, make_image):
+    # Otherwise whatever exchanges linear layers, as quantisation and peft do, is without effect or fails.
+    model = tiny()
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    called = set()
+    for name, layer in layers.items():
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+
+    model(**processor(images=make_image(), text="what is it?"))
+    assert called == layers.keys()
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per")
+def test_model_as_a_whole_in_int8_stays_close(tiny, processor, make_image):
+    model = tiny()
+    inputs = processor(images=make_image(), text="what is it?")
+    logits = model(**inputs).logits
+
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    quantised_logits = quantised(**inputs).logits
+
+    assert not torch.equal(quantised_logits, logits)
+    assert torch.allclose(quantised_logits, logits, atol=0.1 * float(logits.std()))
+
+
+@torch.no_grad()
 def test_bfloat16_stays_close_to_float32(tiny, processor, make_image):
     model, inputs = tiny(), processor.image_processor(make_image())
     exact = model.get_image_features(**inputs)

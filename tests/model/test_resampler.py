@@ -26,7 +26,7 @@ def test_returned_attention_is_what_the_tokens_are_computed_with(tiny):
     assert attention.shape == (3, 2, 16, 16)
     assert torch.allclose(attention.sum(-1), torch.ones(3, 2, 16))
 
-    values = resampler.qkv(resampler.ln_kv(resampler.kv_proj(features)))[..., 64:].view(3, 16, 2, 16)
+    values = resampler.qkv.value(resampler.ln_kv(resampler.kv_proj(features))).view(3, 16, 2, 16)
     context = torch.einsum("nhqk,nkhd->nqhd", attention, values).flatten(2)
 
     assert torch.allclose(resampler.proj(resampler.ln_post(resampler.out(context))), tokens, atol=1e-5)

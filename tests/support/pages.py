@@ -143,8 +143,8 @@ def monkeylib_arguments(words: list[str]) -> list[str] | None:
     while words and _ASSIGNMENT.fullmatch(words[0]):
         words = words[1:]
     for number, word in enumerate(words):
-        if Path(word).name == "monkeylib" or (word == "monkeylib.cli" and words[number - 1] == "-m"):
-            # As the command itself, or behind a launcher such as torchrun; not as an argument of another.
-            if number == 0 or word == "monkeylib.cli":
-                return words[number + 1 :]
+        # The command itself, or the module of a launcher such as torchrun; not an argument of another.
+        is_command = number == 0 and Path(word).name == "monkeylib"
+        if is_command or (number > 0 and word == "monkeylib" and words[number - 1] == "-m"):
+            return words[number + 1 :]
     return None

@@ -39,7 +39,7 @@ def assert_close_runs(run, reference, splits=curves.SPLITS):
 
 def test_two_processes_learn_what_one_learns(single, tmp_path):
     """As on the command line, where the first process starts the second one."""
-    command = [sys.executable, "-m", "monkeylib.cli", *command_arguments(tmp_path, **DDP)]
+    command = [sys.executable, "-m", "monkeylib", *command_arguments(tmp_path, **DDP)]
     process = subprocess.run(
         command, env=run_environment(), capture_output=True, text=True, timeout=HANG_SECONDS
     )
