@@ -1,4 +1,7 @@
-"""The notebooks in a real JupyterLab, as a user runs them: all cells, top to bottom."""
+"""The notebooks in a real JupyterLab, as a user runs them: all cells, top to bottom, then the widgets.
+
+Screenshots of each widget, before and after it was moved, lie in the temporary folder of the notebooks.
+"""
 
 import json
 import os
@@ -6,22 +9,43 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
 
 import nbformat
 import pytest
+from jupyterlab.commands import get_app_dir
 from nbformat.v4 import new_code_cell, new_notebook
 
 from monkeylib import resources
 from tests.support import interrupted_training
 from tests.support.interrupted_training import last_step
 
-# Those that end within a minute or two, and what each of them must show: at least so many figures.
+
+@dataclass(frozen=True)
+class Move:
+    """What a user does with a control of a widget.
+
+    Attributes:
+        label: what stands before the control, as a regular expression.
+        keys: to press on it, or a text to write; none where the mouse drags a slider.
+        shows: a text that the widget then shows, if it is always the same.
+    """
+
+    label: str
+    keys: str = ""
+    shows: str = ""
+
+
+# Those that end within a minute or two, and what each of them must show: at least so many figures, and other
+# values when a widget is moved.
 NOTEBOOKS = {
-    "00_start_here": 1,
-    "02_lora_encoder": 3,
-    "06_evaluation": 3,
-    "08_visualization": 5,
+    "00_start_here": (1, [Move("question", "how much is the juice?", "tiles, LoRA per tile\n1.75")]),
+    "02_lora_encoder": (3, [Move("block", "ArrowLeft")]),
+    "06_evaluation": (3, [Move("of \\d+"), Move("of \\d+", "ArrowLeft")]),
+    "08_visualization": (5, [Move("token", "ArrowRight"), Move("resampler")]),
 }
+IMAGES = ("image/png", "image/jpeg")
 TOKEN = "of-this-test"
 LONGEST_SECONDS = 1200
 # What a user should not see on standard error beside bars and notes; nor should there be many lines of them.
@@ -35,12 +59,14 @@ def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
     environment = {name: value for name, value in os.environ.items() if name != "MONKEYLIB_OUTPUTS"}
     environment |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(resources.REPOSITORY)}
+    # JupyterLab looks for what shows widgets in its own environment, and this one lies over the library's.
+    environment["JUPYTER_PATH"] = str(Path(get_app_dir()).parent)
     command = [sys.executable, "-m", "monkeylib", "notebooks", folder]
     subprocess.run(command, env=environment, check=True, capture_output=True)
 
     runtime = folder / "runtime"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
-    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", "--LabApp.news_url=None"]
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(
             command, env=environment | {"JUPYTER_RUNTIME_DIR": str(runtime)}, stdout=log, stderr=log
@@ -57,11 +83,11 @@ def _address(server, runtime):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         for file in runtime.glob("jpserver-*.json"):
-            address = json.loads(file.read_text())["url"].replace("localhost", "127.0.0.1")
             try:
+                address = json.loads(file.read_text())["url"].replace("localhost", "127.0.0.1")
                 urllib.request.urlopen(f"{address}api?token={TOKEN}", timeout=5).close()
                 return address
-            except OSError:
+            except (OSError, ValueError):  # it does not answer yet, or the file is not complete
                 pass
         time.sleep(0.5)
     raise AssertionError("JupyterLab did not start")
@@ -97,8 +123,66 @@ def choose_in_menu(page, menu, item):
     page.click(f".lm-Menu-itemLabel:text-is('{item}')")
 
 
+def displayed(widget):
+    """Return the texts of a widget, and digests of the bytes of its images, as the page holds them."""
+    return widget.evaluate(
+        """async widget => {
+            const digests = [...widget.querySelectorAll('img')].map(async image => {
+                const bytes = await (await fetch(image.src)).arrayBuffer();
+                return new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)).join(' ');
+            });
+            const texts = [...widget.querySelectorAll('.widget-html-content')].map(text => text.innerText);
+            return [...await Promise.all(digests), ...texts];
+        }"""
+    )
+
+
+def drag_slider(page, slider):
+    """Drag the handle of a slider with the mouse, by half of the slider's length."""
+    handle = slider.locator(".noUi-handle").bounding_box()
+    length = slider.locator(".noUi-target").bounding_box()["width"]
+
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + length / 2, y, steps=10)
+    page.mouse.up()
+
+
+def move_widget(page, move, screenshots):
+    """Move a control of a widget in the page, and wait until the widget shows something else."""
+    label = page.locator(f".widget-label:text-matches('^{move.label}$')")
+    control = page.locator(".widget-slider, .widget-text").filter(has=label)
+    widget = page.locator(".jp-OutputArea-output").filter(has=control)
+
+    def take_screenshot(when):
+        control.evaluate("control => control.scrollIntoView({block: 'center'})")
+        page.wait_for_timeout(500)
+        page.screenshot(path=f"{screenshots}-{when}.png")
+
+    take_screenshot("before")
+    before = displayed(widget)
+
+    if not move.keys:
+        drag_slider(page, control)
+    elif field := control.locator("input[type=text]").all():
+        field[0].fill(move.keys)
+        field[0].press("Enter")
+    else:
+        control.locator(".noUi-handle").press(move.keys)
+
+    deadline = time.monotonic() + 120
+    after = displayed(widget)
+    while time.monotonic() < deadline and (after == before or (move.shows and move.shows not in after)):
+        page.wait_for_timeout(500)
+        after = displayed(widget)
+    take_screenshot("after")
+    assert after != before and len(after) == len(before)
+    assert not move.shows or move.shows in after
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, name):
+def test_all_cells_run_in_jupyterlab_and_widgets_move_and_no_committed_file_changes(page, lab, name):
     address, folder = lab
     before = repository_state()
 
@@ -133,8 +217,11 @@ def test_all_cells_run_in_jupyterlab_and_no_committed_file_changes(page, lab, na
         text = output.text if output.get("name") == "stderr" else ""
         assert not any(alarm in text for alarm in ALARMS) and text.count("\n") <= MOST_LINES, text
     assert done.exists()
-    images = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(images) >= NOTEBOOKS[name]
+    figures, moves = NOTEBOOKS[name]
+    assert len([output for output in outputs if output.get("data", {}).keys() & set(IMAGES)]) >= figures
+
+    for number, move in enumerate(moves):
+        move_widget(page, move, folder / f"{name}-{number}")
     assert repository_state() == before
 
 

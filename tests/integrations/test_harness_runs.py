@@ -3,94 +3,23 @@
 Nothing is downloaded: the tasks are made of synthetic images and questions.
 """
 
-import csv
 import json
 import os
-import subprocess
-import sys
-from importlib import metadata
 
 import pandas
 import pytest
 
 from monkeylib import resources
-from monkeylib.evaluation import benchmarks
 from monkeylib.inference import load_model
 from monkeylib.integrations import common
+from tests.support.harness_runs import CHOICES, make_documents, needs, run, write_table, write_tasks
 
 CHECKPOINT = resources.REPOSITORY / "data" / "models" / "nano-base"
-QUESTIONS = 8
-CHOICES = 4
-
-# What a task's own folder holds for lmms-eval: how documents become images, texts and choices.
-TASK_FUNCTIONS = """
-from PIL import Image
-
-def images(doc):
-    return [Image.open(doc["image"]).convert("RGB")]
-
-def choices(doc):
-    return doc["choices"]
-"""
-
-
-def _require(package):
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        pytest.skip(f"{package} isn't installed: make test-harness")
-
-
-def _run(arguments, folder, **environment):
-    """Run a module of this environment, offline, and return what it printed."""
-    completed = subprocess.run(
-        [sys.executable, "-m", "tests.support.torchvision_operators", *map(str, arguments)],
-        cwd=resources.REPOSITORY,
-        env=os.environ
-        | {
-            "HF_HUB_OFFLINE": "1",
-            "HF_DATASETS_OFFLINE": "1",
-            "HF_HOME": str(folder / "hf"),
-            "LMUData": str(folder / "kit"),
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(resources.REPOSITORY),
-        }
-        | environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-6000:]
-    return completed.stdout + completed.stderr
 
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory):
-    """Return questions of nano-general with an image file, their answer, and choices that hold it."""
-    folder = tmp_path_factory.mktemp("documents")
-    examples = benchmarks.get("nano-general").load(40)
-    answers = sorted({example.answers[0] for example in examples})
-
-    documents = []
-    for number, example in enumerate(examples[:QUESTIONS]):
-        path = folder / f"{number}.png"
-        example.image.save(path)
-
-        answer = example.answers[0]
-        others = [text for text in answers if text != answer]
-        choices = [others[(3 * number + place) % len(others)] for place in range(CHOICES - 1)]
-        choices.insert(number % CHOICES, answer)
-        documents.append(
-            {
-                "image": str(path),
-                "question": example.question,
-                "answer": answer,
-                "choices": choices,
-                "correct": choices.index(answer),
-            }
-        )
-
-    return documents
+    return make_documents(tmp_path_factory.mktemp("documents"))
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +33,10 @@ def lmms_eval_scores(documents, tmp_path_factory):
 
     Its third type, "loglikelihood", isn't run: version 0.7.3 can't score it, for any model.
     """
-    _require("lmms_eval")
     folder = tmp_path_factory.mktemp("lmms_eval")
-    (folder / "utils.py").write_text(TASK_FUNCTIONS)
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(document) + "\n" for document in documents))
 
-    common_lines = [
-        "dataset_path: json",
-        f"dataset_kwargs: {{data_files: {{test: {data}}}}}",
-        "test_split: test",
-        "doc_to_visual: !function utils.images",
-        "doc_to_text: question",
-    ]
     tasks = {
         "nano_generate": [
             "output_type: generate_until",
@@ -132,10 +52,9 @@ def lmms_eval_scores(documents, tmp_path_factory):
             "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]",
         ],
     }
-    for name, lines in tasks.items():
-        (folder / f"{name}.yaml").write_text("\n".join([f"task: {name}", *common_lines, *lines]) + "\n")
+    write_tasks(folder, data, tasks)
 
-    _run(
+    run(
         [
             "lmms_eval", "--model", "monkeylib",
             "--model_args", f"pretrained={CHECKPOINT},prompt=vqa,device=cpu",
@@ -151,6 +70,7 @@ def lmms_eval_scores(documents, tmp_path_factory):
     }
 
 
+@needs("lmms_eval")
 def test_lmms_eval_generates_the_answers_of_the_model(lmms_eval_scores, documents, monkey):
     answers = [
         monkey.answer(document["image"], document["question"], max_new_tokens=8) for document in documents
@@ -162,6 +82,7 @@ def test_lmms_eval_generates_the_answers_of_the_model(lmms_eval_scores, document
     assert lmms_eval_scores["nano_generate"]["exact_match"] == pytest.approx(sum(correct) / len(correct))
 
 
+@needs("lmms_eval")
 def test_lmms_eval_takes_the_most_likely_choice(lmms_eval_scores, documents, monkey):
     correct, inverted = [], []
     for document in documents:
@@ -204,16 +125,8 @@ for name in names:
 """
 
 
-def _write_table(path, documents, columns):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t")
-        writer.writerow(columns)
-        for number, document in enumerate(documents):
-            writer.writerow([number, document["image"], document["question"], *document["cells"]])
-
-
+@needs("ms-vlmeval")
 def test_vlmevalkit_answers_its_datasets_with_the_model(documents, monkey, tmp_path):
-    _require("ms-vlmeval")
     tables = tmp_path / "kit"
     tables.mkdir()
     columns = ["index", "image_path", "question", "answer"]
@@ -221,14 +134,14 @@ def test_vlmevalkit_answers_its_datasets_with_the_model(documents, monkey, tmp_p
     # The kit tells the type of a dataset of one's own by its columns and its name.
     letters = "ABCD"[:CHOICES]
     choices = [doc | {"cells": [letters[doc["correct"]], *doc["choices"]]} for doc in documents]
-    _write_table(tables / "NanoChoice.tsv", choices, [*columns, *letters])
+    write_table(tables / "NanoChoice.tsv", choices, [*columns, *letters])
     texts = [doc | {"cells": [doc["answer"]]} for doc in documents]
-    _write_table(tables / "NanoOpenEnded.tsv", texts, columns)
+    write_table(tables / "NanoOpenEnded.tsv", texts, columns)
 
     (tmp_path / "answer.py").write_text(KIT_SCRIPT)
     names = ("NanoChoice", "NanoOpenEnded")
     search_path = f"{resources.REPOSITORY}{os.pathsep}{tmp_path}"
-    _run(["answer", CHECKPOINT, tmp_path, *names], tmp_path, PYTHONPATH=search_path, PRED_FORMAT="tsv")
+    run(["answer", CHECKPOINT, tmp_path, *names], tmp_path, PYTHONPATH=search_path, PRED_FORMAT="tsv")
 
     for name, prompt, max_new_tokens in ((names[0], "choice", 10), (names[1], "vqa", 512)):
         table = pandas.read_csv(tmp_path / name / f"nano_{name}.tsv", sep="\t", keep_default_na=False)
