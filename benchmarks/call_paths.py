@@ -309,8 +309,8 @@ WAYS = {
         start="LocalEngine.run",
         end="gather_shards",
     ),
-    "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 15, 6),
+    "prediction": Way("question → prediction", predict_question, 18, 14),
+    "answer": Way("image → answer", answer_question, 17, 6),
 }
 
 
