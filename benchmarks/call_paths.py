@@ -279,7 +279,7 @@ WAYS = {
     "training": Way(
         "mixture → one training step",
         train_on_mixture,
-        23,
+        24,
         35,
         start="LengthBuckets.__getitem__",
         end="Health.on_train_batch_end",
@@ -309,8 +309,8 @@ WAYS = {
         start="LocalEngine.run",
         end="gather_shards",
     ),
-    "prediction": Way("question → prediction", predict_question, 20, 14),
-    "answer": Way("image → answer", answer_question, 15, 6),
+    "prediction": Way("question → prediction", predict_question, 19, 14),
+    "answer": Way("image → answer", answer_question, 18, 6),
 }
 
 

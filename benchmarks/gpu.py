@@ -33,7 +33,7 @@ from transformers.cache_utils import DynamicCache
 
 from monkeylib import profiles, sizing
 from monkeylib.model import MonkeyForConditionalGeneration
-from monkeylib.model.generation import empty_cache
+from monkeylib.model.kv_cache import empty_cache
 from monkeylib.profiles.schema import TrainableComponents
 from monkeylib.training.memory import count_step, random_micro_batch
 

@@ -32,7 +32,7 @@ from monkeylib import profiles, resources, sizing, tables
 from monkeylib.data.mixture import load_mixture
 from monkeylib.image_processor import MonkeyImageProcessor
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.generation import empty_cache
+from monkeylib.model.kv_cache import empty_cache
 
 FOLDER = Path(__file__).parent
 

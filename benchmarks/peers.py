@@ -13,7 +13,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration, Inter
 from visual import make_views
 
 from monkeylib.model import MonkeyConfig, MonkeyForConditionalGeneration
-from monkeylib.model.generation import empty_cache
+from monkeylib.model.kv_cache import empty_cache
 
 PLACE, VOCABULARY, VIEWS, QUERIES, TEXT = 3, 32_000, 5, 256, 26
 

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from monkeylib import resources
-from monkeylib.images import split_page
+from monkeylib.image_sources import split_page
 
 if TYPE_CHECKING:
     import sqlite3

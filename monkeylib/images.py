@@ -11,11 +11,8 @@ What can't be read raises `ImageError`, whose `code` tells why. Nothing is decod
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 import os
-import re
 import stat
 import struct
 import warnings
@@ -26,10 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from monkeylib import image_addresses, pdf_files, resources
-from monkeylib.errors import beginning
+from monkeylib import image_addresses, pdf_files
 from monkeylib.image_damage import find_jpeg_damage
 from monkeylib.image_errors import (
     FILE_FORMATS,
@@ -39,15 +35,22 @@ from monkeylib.image_errors import (
     MissingImageError,
     truncated,
 )
+from monkeylib.image_sources import (
+    decode_data_uri,
+    is_address,
+    is_data_uri,
+    missing_image,
+    page_of_address,
+    split_page,
+)
 from monkeylib.jpeg_files import JpegFile, read_jpeg_file
 from monkeylib.redaction import redact
+from monkeylib.rgb_conversion import convert_to_rgb
 
 __all__ = [
     "FORMATS",
     "MAX_PIXELS",
     "MAX_SIDE",
-    "PDF_SUFFIX",
-    "SUFFIXES",
     "ErrorCode",
     "ImageError",
     "ImageInput",
@@ -55,8 +58,6 @@ __all__ = [
     "JpegFile",
     "MissingImageError",
     "encode_image",
-    "is_address",
-    "is_data_uri",
     "is_image_file",
     "is_pdf",
     "list_pages",
@@ -65,7 +66,6 @@ __all__ = [
     "read_image",
     "read_pixels",
     "read_size",
-    "split_page",
 ]
 
 ImageInput = Image.Image | JpegFile | np.ndarray | str | Path | bytes | BinaryIO
@@ -78,11 +78,6 @@ MAX_SIDE = 16_384  # pixels
 # there twice, as it was stored and in RGB.
 MAX_PIXELS = 89_478_485
 
-# Rows that are converted at once, where their intermediate forms take far more memory than the image.
-_ROWS = 256
-
-# `Path` makes one slash of two.
-_ADDRESS = re.compile(r"https?:/", re.IGNORECASE)
 _PDF_MAGIC = b"%PDF-"
 _PDF_MAGIC_RANGE = 1024  # bytes of a file within which readers look for it
 
@@ -93,12 +88,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 _SIZED_BY_HEADER = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")  # chunks that can state the orientation
-# Endings of their files, as folders and archives are searched for them.
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .avif .jp2 .j2k "
-    ".jpf .jpx .j2c".split()
-)
-PDF_SUFFIX = ".pdf"
 
 # Whatever Pillow's decoders raise on broken files.
 _DECODING_ERRORS = (
@@ -114,19 +103,10 @@ _DECODING_ERRORS = (
     zlib.error,
 )
 
-# A page of a document: its path, and its number from 1.
-_PAGE = re.compile(r"(.+)#([0-9]{1,9})", re.DOTALL)
 # NewSubfileType of a TIFF page: bits of a smaller copy of another page, and of a mask.
 _SUBFILE_TYPE, _COPY_OR_MASK = 254, 0b101
 
-# s3://..., file:///..., which are never fetched.
-_ANY_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-# Of JPEG, PNG, GIF, WebP and PDF files.
-_BASE64_BEGINNINGS = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "JVBERi0")
-
-_WHITE = (255, 255, 255, 255)
 _LONGEST_PATH = 4096  # characters; a longer text is no path
-_BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and medical devices
 
 
 def open_image(image: ImageInput, *, allow_address: bool = False) -> Image.Image:
@@ -166,7 +146,7 @@ def read_image(image: ImageInput, *, allow_address: bool = False) -> tuple[Image
         return _from_file_object(image)
 
     if is_data_uri(image):
-        return _from_bytes(_data_uri_content(image), "the image of a data: URI")
+        return _from_bytes(decode_data_uri(image), "the image of a data: URI")
     if isinstance(image, str | os.PathLike):
         name = os.fspath(image)
         if is_address(name):
@@ -263,7 +243,7 @@ def encode_image(image: ImageInput) -> tuple[bytes, str]:
     if isinstance(image, bytes | bytearray | memoryview):
         content = bytes(image)
     elif is_data_uri(image):
-        content = _data_uri_content(image)
+        content = decode_data_uri(image)
     elif isinstance(image, str | os.PathLike):
         name = os.fspath(image)
         path, page = split_page(name)
@@ -310,22 +290,12 @@ def list_pages(path: str | Path) -> list[Path]:
     return [Path(f"{path}#{number}") for number in range(1, count + 1)]
 
 
-def is_address(source: object) -> bool:
-    """Return whether something is the text of an http or https address."""
-    return isinstance(source, str) and _ADDRESS.match(source) is not None
-
-
 def is_pdf(file: BinaryIO) -> bool:
     """Return whether an open file is a PDF file; it is left at its start."""
     file.seek(0)
     beginning = file.read(_PDF_MAGIC_RANGE)
     file.seek(0)
     return _PDF_MAGIC in beginning
-
-
-def is_data_uri(source: object) -> bool:
-    """Return whether something is the text of a `data:` URI."""
-    return isinstance(source, str) and source[:5].lower() == "data:"
 
 
 def is_image_file(path: str | Path) -> bool:
@@ -337,19 +307,6 @@ def is_image_file(path: str | Path) -> bool:
             return True
     except (ImageError, OSError):
         return False
-
-
-def split_page(path: str | Path) -> tuple[Path, int | None]:
-    """Return the file and the number of `scan.pdf#3`; the number is None where none is named.
-
-    A `~` stands for the home folder. A file that bears such a name itself is a file.
-    """
-    if str(path).startswith("~") and not os.path.lexists(path):
-        path = resources.to_path(path)
-    match = _PAGE.fullmatch(str(path))
-    if match is None or os.path.lexists(path):
-        return Path(path), None
-    return Path(match[1]), int(match[2])
 
 
 # --- what an image is made of
@@ -379,7 +336,7 @@ def _open_file(path: Path, name: str) -> Iterator[BinaryIO]:
     except PermissionError as error:
         raise ImageError("permission", f"{name} cannot be read: its folder may not be opened") from error
     except (OSError, ValueError) as error:
-        raise _missing(name) from error
+        raise missing_image(name) from error
 
     # A pipe or a device would be waited for.
     if not stat.S_ISREG(status.st_mode):
@@ -438,8 +395,7 @@ def _from_address(address: str, is_allowed: bool) -> _Reading:
         )
 
     content = image_addresses.fetch(address)
-    page = _PAGE.fullmatch(address)
-    return _from_bytes(content, redact(address), int(page[2]) if page else None)
+    return _from_bytes(content, redact(address), page_of_address(address))
 
 
 def _from_file_object(file: BinaryIO) -> _Reading:
@@ -559,21 +515,6 @@ def _notices_of_damage(file: BinaryIO, name: str) -> tuple[str, ...]:
     return (f"{name} may be damaged ({damage.description}): compare it with its original",)
 
 
-def _data_uri_content(uri: str) -> bytes:
-    """Return the bytes of a `data:image/...;base64,` URI."""
-    header, separator, content = uri.partition(",")
-    if not separator or not header.rstrip().lower().endswith(";base64"):
-        raise ImageError(
-            "unsupported", "a data: URI of an image must look like data:image/png;base64,CONTENT"
-        )
-
-    try:
-        # Mails and some tools break the lines.
-        return base64.b64decode("".join(content.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError("truncated", f"the data: URI holds no valid base64 ({error})") from error
-
-
 def _from_array(array: Any) -> Image.Image:
     """Return the image of a NumPy array or a tensor."""
     if hasattr(array, "is_floating_point"):  # torch itself isn't imported here
@@ -621,7 +562,10 @@ def _decode(image: Image.Image, name: str, *, is_own: bool = False) -> Image.Ima
     _check_size(image.size, name)
     try:
         image.load()
-        rgb_image = _to_rgb(image, name)
+        upright = _upright(image)
+        # A PNG file in RGB may name a colour that is transparent.
+        is_rgb = upright.mode == "RGB" and "transparency" not in upright.info
+        rgb_image = upright if is_rgb else convert_to_rgb(upright, name)
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -642,24 +586,6 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise _too_large(name, f"{width} x {height}")
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Return a decoded image in RGB as a viewer shows it: itself, if it is that already."""
-    upright = _upright(image)
-
-    if upright.mode == "LAB":
-        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(upright, *profiles, outputMode="RGB")
-
-    if upright.mode == "I" or upright.mode == "F" or upright.mode.startswith("I;"):
-        return _to_8_bits(upright, name).convert("RGB")
-
-    # `transparency` is a palette's or a colour's alpha, of GIF and PNG files.
-    if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
-        return _on_white(upright)
-
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
-
-
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF says; EXIF that can't be read says nothing."""
     try:
@@ -668,81 +594,6 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except _DECODING_ERRORS:
         return image
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield the rows of an image, some at a time, each with the number of the first one."""
-    for top in range(0, image.height, _ROWS):
-        yield top, image.crop((0, top, image.width, min(top + _ROWS, image.height)))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Return a transparent image as it lies on white."""
-    result = Image.new("RGB", image.size)
-    for top, band in _bands(image):
-        if band.mode == "La":  # multiplied by its alpha, which Pillow takes back in this way alone
-            band = band.convert("LA")
-        white = Image.new("RGBA", band.size, _WHITE)
-        result.paste(Image.alpha_composite(white, band.convert("RGBA")).convert("RGB"), (0, top))
-    return result
-
-
-def _to_8_bits(image: Image.Image, name: str) -> Image.Image:
-    """Scale deep grey values to 0-255.
-
-    Whole numbers take the smallest usual bit depth that holds them, since a file with 16 bits for each pixel
-    may come from a scanner of 12. Floats are from 0 to 1 or to 255. Any other range is stretched.
-    """
-    extremes = []
-    for _, band in _bands(image):
-        pixels = np.asarray(band)
-        extremes += [float(pixels.min()), float(pixels.max())]
-        is_whole = np.issubdtype(pixels.dtype, np.integer)
-    if not np.isfinite(extremes).all():
-        raise ImageError("unsupported", f"{name} has pixels that are not finite: save it with whole numbers")
-
-    low, high = min(extremes), max(extremes)
-    result = Image.new("L", image.size)
-    for top, band in _bands(image):
-        scaled = _scale_pixels(np.asarray(band), low, high, is_whole)
-        result.paste(Image.fromarray(scaled.astype(np.uint8)), (0, top))
-    return result
-
-
-def _scale_pixels(pixels: np.ndarray, low: float, high: float, is_whole: bool) -> np.ndarray:
-    """Return pixels of an image with values from `low` to `high`, scaled to 0-255."""
-    if is_whole:
-        for bits in _BIT_DEPTHS:
-            if low >= 0 and high < 2**bits:
-                return pixels.astype(np.int64) >> (bits - 8)
-    elif low >= 0 and high <= 255:
-        return np.round(pixels * (255 if high <= 1 else 1))
-
-    # An image of one value has no range to divide by.
-    spread = (pixels.astype(np.float64) - low) / max(high - low, 1e-30)
-    return np.round(spread * 255)
-
-
-# --- errors
-
-
-def _missing(name: str) -> ImageError:
-    """Return the error for a path at which there is nothing."""
-    if name.startswith(_BASE64_BEGINNINGS):
-        return ImageError(
-            "unsupported",
-            f"{beginning(name, 20)} is base64, not a path: pass its bytes, or data:image/png;base64,...",
-        )
-    if _ANY_ADDRESS.match(name):
-        return ImageError(
-            "unsupported",
-            f"{redact(beginning(name, 200))} is an address: download the image and pass its path",
-        )
-
-    advice = "check the path"
-    if name != name.strip():
-        advice += ", which begins or ends with white space"
-    return MissingImageError("missing", f"there is no image at {beginning(name, 300)}: {advice}")
 
 
 def _too_large(name: str, size: str) -> ImageError:

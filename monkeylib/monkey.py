@@ -20,7 +20,8 @@ from monkeylib.errors import shorten
 from monkeylib.images import ImageError, ImageInput
 from monkeylib.messages import ImagePart, Message, Part, read_messages
 from monkeylib.model import MonkeyForConditionalGeneration, generation
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
+from monkeylib.model.context import check_context, check_prompts, count_visual_tokens
 from monkeylib.model.streaming import AnswerStream, check_one_answer, stream
 from monkeylib.model.tile_lora import check_grid, limit_auto_grid
 from monkeylib.processing import Content, GridInput, MonkeyProcessor
@@ -164,9 +165,7 @@ class Monkey:
     ) -> list[Answer]:
         """Answer questions as `answer_batch` does; none of the images is missing."""
         prompts = self._read(images, texts, prompt, grid)
-        generation.check_prompts(
-            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
-        )
+        check_prompts(self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options)
         answers: dict[int, Answer] = {}
 
         # Questions about one image share it. Samples of a batch are drawn together.
@@ -230,9 +229,7 @@ class Monkey:
             max_new_tokens, grid, options: as in `answer`.
         """
         prompts = self._read_messages(messages, prompt, grid)
-        generation.check_prompts(
-            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
-        )
+        check_prompts(self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options)
         return self._complete(prompts, max_new_tokens, options)[0]
 
     def stream(
@@ -270,9 +267,7 @@ class Monkey:
         """Answer as `answer_messages` does, part by part as in `stream`; images are encoded at once."""
         prompts = self._read_messages(messages, prompt, grid)
         on_end = options.pop("on_end", None)
-        generation.check_prompts(
-            self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options
-        )
+        check_prompts(self.model, prompts.ids, self.processor.image_token_id, max_new_tokens, options)
         check_one_answer(options)
         if not prompts.images[0]:
             return self._stream(self._encode_prompts(prompts), max_new_tokens, {**options, "on_end": on_end})
@@ -361,7 +356,7 @@ class Monkey:
         """
         prompts = self._read(images, texts, prompt, grid)
         visual_tokens = [ids.count(self.processor.image_token_id) for ids in prompts.ids]
-        generation.check_context(self.model, [len(ids) for ids in prompts.ids], visual_tokens)
+        check_context(self.model, [len(ids) for ids in prompts.ids], visual_tokens)
         return self._encode_prompts(prompts)
 
     def prepare_messages(
@@ -417,8 +412,8 @@ class Monkey:
             ValueError: they do not.
         """
         prompt_tokens = inputs["attention_mask"].sum(dim=1).tolist()
-        visual_tokens = generation.count_visual_tokens(self.model, inputs["input_ids"])
-        generation.check_context(self.model, prompt_tokens, visual_tokens)
+        visual_tokens = count_visual_tokens(self.model, inputs["input_ids"])
+        check_context(self.model, prompt_tokens, visual_tokens)
 
     # Prompts whose images may be encoded already
 

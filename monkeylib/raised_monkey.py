@@ -12,7 +12,7 @@ from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 from monkeylib.images import ImageError, ImageInput, open_image
 from monkeylib.messages import ImagePart, Message, Part, read_messages
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import Content, GridInput

@@ -17,7 +17,7 @@ from transformers import BatchFeature, PreTrainedModel
 
 from monkeylib.messages import ImagePart, Message
 from monkeylib.model import generation
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.raising.conversations import Conversations
 from monkeylib.raising.encodings import EncodedViews, join_encodings

@@ -25,7 +25,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.images import JpegFile
 from monkeylib.messages import ImagePart, Message, lay_out, replace_images
 from monkeylib.model import MonkeyForConditionalGeneration, generation
-from monkeylib.model.generation import Answer, RoomyLayer, empty_cache
+from monkeylib.model.answers import Answer
+from monkeylib.model.kv_cache import RoomyLayer, empty_cache
 from monkeylib.model.shared_prefix import share_prefixes
 from monkeylib.model.streaming import AnswerStream, stream
 from monkeylib.processing import MonkeyProcessor

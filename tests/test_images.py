@@ -6,16 +6,15 @@ import io
 import os
 import pickle
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from monkeylib import images, resources
+from monkeylib.image_sources import split_page
 from monkeylib.images import (
     MAX_PIXELS,
     ImageError,
@@ -25,10 +24,9 @@ from monkeylib.images import (
     list_pages,
     open_image,
     read_size,
-    split_page,
 )
 from tests.support import image_files
-from tests.support.image_files import encoded, pdf, png_of_size, scene, with_alpha
+from tests.support.image_files import encoded, pdf, scene, with_alpha
 
 READABLE = image_files.readable_files()
 UNREADABLE = image_files.unreadable_files()
@@ -221,28 +219,6 @@ def test_value_is_read(name, tmp_path):
     assert np.array_equal(np.asarray(open_image(VALUES[name](path))), expected)
 
 
-@pytest.mark.parametrize(
-    ("mode", "tolerance"),
-    [("1", 0), ("L", 0), ("LA", 0), ("P", 30), ("PA", 30), ("La", 1), ("RGBa", 1), ("CMYK", 1),
-     ("YCbCr", 2), ("HSV", 3), ("LAB", 3), ("I", 1), ("F", 1), ("I;16", 1)],
-)  # fmt: skip
-def test_every_mode_of_a_pillow_image_is_read(mode, tolerance):
-    image, expected = scene(), scene()
-    if mode in ("1", "L", "LA", "La", "I", "F", "I;16"):
-        image = expected = image_files.gray_scene()
-    if mode == "LAB":
-        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-        image = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
-    elif mode in ("La", "RGBa", "PA"):
-        image = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "P"}[mode]).convert(mode)
-    else:
-        image = image.convert(mode)
-        expected = image.convert("L") if mode == "1" else expected
-
-    difference = np.asarray(open_image(image)).astype(float) - np.asarray(expected.convert("RGB"))
-    assert np.abs(difference).mean() <= tolerance
-
-
 def closed_file():
     file = io.BytesIO(PNG)
     file.close()
@@ -406,31 +382,6 @@ def test_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(MissingImageError, match="there is no image at .*gone.png: check the path") as error:
         open_image(tmp_path / "gone.png")
     assert isinstance(error.value, FileNotFoundError) and error.value.code == "missing"
-
-
-READ_AND_MEASURE = """
-import resource, sys, warnings
-from monkeylib.images import open_image
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-open_image(sys.argv[1])  # what is imported on the first call does not count
-before = peak()
-for path in sys.argv[2:]:
-    open_image(path)
-print(peak() - before)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory in other units")
-def test_image_takes_little_more_memory_than_two_copies(tmp_path):
-    small, *large = [tmp_path / f"{number}.png" for number in range(4)]
-    small.write_bytes(PNG)
-    for path, bits, channels in zip(large, (1, 16, 8), (1, 1, 4), strict=True):
-        path.write_bytes(png_of_size(5000, 5000, bits, channels))
-
-    # Of 4 bytes a pixel, as Pillow holds them.
-    command = [sys.executable, "-c", READ_AND_MEASURE, small, *large]
-    taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert taken < 2.6 * 4 * 5000 * 5000
 
 
 def test_image_of_the_caller_stays_as_it_is():

@@ -21,7 +21,8 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # From the bottom up: a module imports only what stands before it.
 LAYERS = """
     tiling byte_views boxes errors fields redaction english signals resources settings_files runs
-    image_errors image_damage image_addresses pdf_files jpeg_files images digests progress tables html_pages
+    image_errors image_damage image_addresses image_sources pdf_files jpeg_files rgb_conversion images
+    digests progress tables html_pages
     assets label_mask prompts messages chat_template model image_processor chat_processor processing
     checkpoints sizing profiles raising session encodings monkey raised_session raised_monkey inference
     data training evaluation captions experiments plots reproduce integrations serving explore demo doctor

@@ -34,7 +34,7 @@ from monkeylib.captions.totals import filter_settings
 from monkeylib.data import writers
 from monkeylib.data.records import Record as TrainingRecord
 from monkeylib.errors import choose
-from monkeylib.images import SUFFIXES
+from monkeylib.image_sources import SUFFIXES
 from monkeylib.messages import ImageSource
 from monkeylib.prompts import get_template
 from monkeylib.runs import RunFolder

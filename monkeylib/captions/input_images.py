@@ -19,16 +19,8 @@ from PIL import Image
 from monkeylib.captions.image_containers import StoredImage, is_container, stored_images
 from monkeylib.captions.original_captions import OriginalCaptions
 from monkeylib.digests import DigestSet, image_digest, image_file_digest
-from monkeylib.images import (
-    PDF_SUFFIX,
-    SUFFIXES,
-    ImageError,
-    is_image_file,
-    list_pages,
-    open_image,
-    read_image,
-    split_page,
-)
+from monkeylib.image_sources import PDF_SUFFIX, SUFFIXES, split_page
+from monkeylib.images import ImageError, is_image_file, list_pages, open_image, read_image
 
 # Of an image: a letter has about as many pixels, and experts see skis and cats in anything smaller.
 LEAST_SIDE = 8

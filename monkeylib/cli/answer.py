@@ -17,7 +17,7 @@ from monkeylib.progress import say_detail
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from monkeylib.model.generation import Answer
+    from monkeylib.model.answers import Answer
     from monkeylib.model.streaming import AnswerStream
     from monkeylib.monkey import Monkey
     from monkeylib.processing import GridInput

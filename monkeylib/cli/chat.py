@@ -14,7 +14,7 @@ from monkeylib.cli import options
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from monkeylib.model.generation import Answer
+    from monkeylib.model.answers import Answer
     from monkeylib.model.streaming import AnswerStream
     from monkeylib.monkey import Monkey
     from monkeylib.processing import GridInput

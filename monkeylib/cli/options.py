@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from monkeylib import profiles
-    from monkeylib.model.generation import Answer
+    from monkeylib.model.answers import Answer
     from monkeylib.monkey import Monkey
     from monkeylib.tiling import AutoGrid, Grid
 

@@ -10,7 +10,7 @@ from monkeylib import resources
 from monkeylib.data.dataset_cards import DatasetCard
 from monkeylib.data.layouts import LAYOUTS, QARecord, checked, require_files
 from monkeylib.data.readers.forms import most_frequent
-from monkeylib.images import split_page
+from monkeylib.image_sources import split_page
 from monkeylib.prompts import SEPARATOR, build_prompt
 
 

@@ -21,7 +21,8 @@ from typing import Any
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.errors import choose
-from monkeylib.images import SUFFIXES, encode_image
+from monkeylib.image_sources import SUFFIXES
+from monkeylib.images import encode_image
 from monkeylib.messages import IMAGE_PLACEHOLDER, ImagePart, ImageSource, Message, Part
 from monkeylib.prompts import get_template
 

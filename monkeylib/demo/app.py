@@ -34,7 +34,7 @@ from monkeylib.explore.widgets.attention import AttentionExplorer
 from monkeylib.explore.widgets.captions import CaptionsExplorer, caption_rows
 from monkeylib.html_pages import data_uri
 from monkeylib.images import open_image
-from monkeylib.model.generation import ContextError
+from monkeylib.model.context import ContextError
 from monkeylib.monkey import Monkey
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.serving.app import add_chat_api

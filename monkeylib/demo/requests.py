@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monkeylib.errors import shorten
-from monkeylib.images import is_data_uri
+from monkeylib.image_sources import is_data_uri
 from monkeylib.messages import Message
 from monkeylib.serving.chat_requests import check_images, read_conversation
 from monkeylib.serving.limits import Limits, RequestError

@@ -10,7 +10,7 @@ from monkeylib.data.layouts import LAYOUTS, QARecord, checked, read_json, requir
 from monkeylib.digests import text_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
-from monkeylib.images import split_page
+from monkeylib.image_sources import split_page
 
 _HINT = "the folder of all downloads is set by MONKEYLIB_DATA"
 _RELEASED_HOME = f"https://github.com/Yuliang-Liu/Monkey, section Evaluate ({_HINT})"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import open_image
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 
 
 @dataclass(frozen=True, eq=False)

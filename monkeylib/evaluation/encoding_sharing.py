@@ -16,7 +16,8 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
 from monkeylib.messages import ImagePart, Message
-from monkeylib.model.generation import Answer, check_context, count_visual_tokens
+from monkeylib.model.answers import Answer
+from monkeylib.model.context import check_context, count_visual_tokens
 from monkeylib.raised_monkey import RaisedMonkey
 from monkeylib.raising.encodings import EncodedViews, can_share, encode_views, join_encodings
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from monkeylib.digests import MISSING, FileDigests, image_digest, image_file_digest, json_digest, text_digest
 from monkeylib.images import ImageError, ImageInput, open_image
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.progress import Progress
 
 

@@ -24,7 +24,8 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import model_fingerprint
 from monkeylib.images import open_image
 from monkeylib.model import MonkeyConfig, cpu
-from monkeylib.model.generation import Answer, generate
+from monkeylib.model.answers import Answer
+from monkeylib.model.generation import generate
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import trainable
 from monkeylib.prompts import CHAT_PROMPTS, PROMPTS, build_prompt

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import visual_inputs
 from monkeylib.label_mask import IGNORE_INDEX
-from monkeylib.model.generation import check_context
+from monkeylib.model.context import check_context
 from monkeylib.monkey import Monkey
 
 

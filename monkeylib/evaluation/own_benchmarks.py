@@ -31,7 +31,8 @@ from monkeylib.evaluation.benchmark_files import require_images
 from monkeylib.evaluation.benchmarks import BENCHMARKS, Benchmark
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.metrics import registry
-from monkeylib.images import ImageError, is_data_uri, list_pages
+from monkeylib.image_sources import is_data_uri
+from monkeylib.images import ImageError, list_pages
 from monkeylib.messages import ImageSource
 from monkeylib.prompts import PROMPTS
 from monkeylib.redaction import redact

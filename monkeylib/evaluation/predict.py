@@ -40,7 +40,7 @@ from monkeylib.evaluation.examples import (
 )
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageError, ImageInput, open_image
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.monkey import Monkey
 from monkeylib.profiles import Profile
 from monkeylib.progress import Progress

@@ -18,7 +18,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from monkeylib.digests import weights_digest
 from monkeylib.evaluation.examples import Example
 from monkeylib.images import ImageInput
-from monkeylib.model.generation import Answer, check_context, generate
+from monkeylib.model.answers import Answer
+from monkeylib.model.context import check_context
+from monkeylib.model.generation import generate
 from monkeylib.model.shared_prefix import share_prefixes
 from monkeylib.monkey import Monkey
 from monkeylib.prompts import PROMPTS

@@ -32,7 +32,8 @@ from monkeylib.captions.experts.yolox import YoloxRegions
 from monkeylib.captions.filtering import OCR_CONFIDENCE, REGION_MATCH, SEGMENT_MATCH
 from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.digests import file_digest
-from monkeylib.images import SUFFIXES, open_image
+from monkeylib.image_sources import SUFFIXES
+from monkeylib.images import open_image
 from monkeylib.tables import Row
 
 SAME_PLACE = 0.5  # IoU of a region and its object; in a crowd, the share of the region inside it

@@ -14,7 +14,7 @@ from monkeylib.errors import choose
 from monkeylib.explore.variants import ONE_VIEW, Variant, begin_session, variants_of
 from monkeylib.images import ImageInput, open_image
 from monkeylib.messages import ImagePart, Message
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.processing import GridInput

@@ -12,7 +12,7 @@ from monkeylib.evaluation.encoding_sharing import EncodingSharingRaised
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import ImageInput, open_image
-from monkeylib.model.generation import check_context, count_visual_tokens
+from monkeylib.model.context import check_context, count_visual_tokens
 from monkeylib.monkey import Monkey
 from monkeylib.raised_monkey import RaisedMonkey
 

@@ -1,7 +1,6 @@
 """Generation: from prepared prompts to answers, greedily, by sampling, or with beams.
 
-An `Answer` is a text with what is to be known about it: why it ended, its tokens, and how probable the model
-finds it. All answers of the library come from `generate` and `streaming.stream`: those of `inference`, of the
+All answers of the library come from `generate` and `streaming.stream`: those of `inference`, of the
 evaluation, and of the harnesses.
 """
 
@@ -10,103 +9,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers import (
     GenerationMixin,
     LogitsProcessor,
     NoRepeatNGramLogitsProcessor,
-    PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from monkeylib.model.answers import Answer, EndReason
+from monkeylib.model.context import check_context, count_visual_tokens
 from monkeylib.model.generation_options import check_options, convert_options, list_stop_strings
+from monkeylib.model.kv_cache import empty_cache
 from monkeylib.model.monkey import MonkeyForConditionalGeneration
-
-# Tokens that a layer has room for beyond those it holds: the prompt is copied once in so many tokens.
-ROOM = 256
-
-EndReason = Literal["end of text", "stop string", "length limit"]
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A generated answer. It prints as its text, and equals any answer or string of the same text.
-
-    Attributes:
-        text: without special tokens, stop strings, and white space around it.
-        ended_by: the end-of-text token, a stop string, or the limit on new tokens, which cut the answer.
-        token_ids: ids of the generated tokens, the end-of-text token included.
-        token_log_probabilities: for each of them, its log-probability given the prompt and those before it.
-            It is the model's own: the softmax over the full vocabulary at temperature 1, however the tokens
-            were selected (greedily, by beams, or sampled at another temperature).
-        prompt_tokens: length of the prompt in tokens, visual tokens included.
-        visual_tokens: number of visual tokens in the prompt.
-        samples: with several answers to a question (`num_return_sequences`), all of them, this one first;
-            else empty.
-        scores: with `output_scores=True`, what the tokens were selected by, after temperature and other
-            processing: `[tokens, vocabulary]`.
-        logits: with `output_logits=True`, the model's logits: `[tokens, vocabulary]`.
-    """
-
-    text: str
-    ended_by: EndReason
-    token_ids: tuple[int, ...] = field(repr=False)
-    token_log_probabilities: tuple[float, ...] = field(repr=False)
-    prompt_tokens: int
-    visual_tokens: int
-    samples: tuple[Answer, ...] = ()
-    scores: Tensor | None = field(default=None, repr=False)
-    logits: Tensor | None = field(default=None, repr=False)
-
-    @property
-    def tokens(self) -> int:
-        """Number of generated tokens, the end-of-text token included."""
-        return len(self.token_ids)
-
-    @property
-    def log_probability(self) -> float:
-        """Log-probability of the answer: the sum over its tokens."""
-        return sum(self.token_log_probabilities)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the limit on new tokens ended the answer."""
-        return self.ended_by == "length limit"
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __eq__(self, other: object) -> bool:
-        # Not field by field: probabilities differ in their last digits from batch to batch.
-        return self.text == str(other) if isinstance(other, Answer | str) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON holds of the answer: all but scores and logits, with those of its samples."""
-        return {
-            "text": self.text,
-            "ended_by": self.ended_by,
-            "tokens": self.tokens,
-            "log_probability": self.log_probability,
-            "prompt_tokens": self.prompt_tokens,
-            "visual_tokens": self.visual_tokens,
-            "token_ids": list(self.token_ids),
-            "token_log_probabilities": list(self.token_log_probabilities),
-            "samples": [sample.to_dict() for sample in self.samples],
-        }
+from monkeylib.model.seeded_sampling import draw_from_seed
 
 
 @torch.no_grad()
@@ -179,7 +104,8 @@ def decode(
         settings |= _penalise_text_alone(model, settings, inputs["attention_mask"])
 
     stops = _StopStrings(tokenizer, stop_strings, _prompt_length(model, inputs))
-    with _seeded(seed, settings) as draws:
+    # Without a seed, samples are drawn from torch's own random numbers.
+    with contextlib.nullcontext([]) if seed is None else draw_from_seed(seed, settings) as draws:
         if _setting(model, settings, "num_beams") > 1:
             sequences = _search_beams(model, inputs, settings, stops, draws)
         else:
@@ -304,6 +230,21 @@ def _search_beams(
     )
 
 
+def _with_cache(model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the inputs with an empty cache with room, where neither the settings nor the model's own
+    configuration request something else.
+
+    Other models than ours get the cache that transformers chooses for them.
+    """
+    is_requested = "past_key_values" in inputs or any(
+        settings.get(name) is not None for name in ("cache_implementation", "past_key_values", "use_cache")
+    )
+    is_requested |= getattr(model.generation_config, "cache_implementation", None) is not None
+    if is_requested or not isinstance(model, MonkeyForConditionalGeneration):
+        return inputs
+    return {**inputs, "past_key_values": empty_cache(model)}
+
+
 def _prompt_length(model: Any, inputs: Mapping[str, Any]) -> int:
     """Return the number of tokens before an answer: a decoder beside an encoder has a token to start with."""
     return 1 if getattr(model.config, "is_encoder_decoder", False) else inputs["input_ids"].shape[1]
@@ -382,166 +323,6 @@ class _OfTextAlone(LogitsProcessor):
 
         # The only token that other options leave may come again.
         return processed.where(processed.isfinite().any(dim=1, keepdim=True), scores)
-
-
-# --- samples of a seed
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None, settings: dict[str, Any]) -> Iterator[list[StoppingCriteria]]:
-    """Draw the samples of a block from a seed.
-
-    Args:
-        seed: None for torch's own random numbers.
-        settings: of `generate`, to which what it calls before a token is drawn is added.
-
-    Yields:
-        What `generate` is to call once a token is drawn.
-    """
-    if seed is None:
-        yield []
-        return
-
-    draws = _SeededDraws(seed)
-    settings["logits_processor"] = [draws.begin, *settings.get("logits_processor", ())]
-    try:
-        yield [draws]
-    finally:
-        # Where the model failed in the middle.
-        draws.end()
-
-
-class _SeededDraws(StoppingCriteria):
-    """Has torch draw the tokens of these samples from a generator of their own; it never ends a row.
-
-    The generator is this thread's alone, and torch's own is not touched, so what other threads draw and what
-    these samples are do not depend on each other.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._draws = _OwnGenerator(seed)
-        self._open = contextlib.ExitStack()
-
-    def begin(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Begin to draw a token of each row, and return the scores `[B, vocabulary]` as they are."""
-        self._open.enter_context(self._draws)
-        return scores
-
-    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:
-        self.end()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-
-    def end(self) -> None:
-        """Leave the draws that follow to torch's own generator."""
-        self._open.close()
-
-
-class _OwnGenerator(TorchFunctionMode):
-    """Within its block, `torch.multinomial` draws from a generator that begins at a seed.
-
-    It is for transformers, whose sampling takes no generator. As any mode of torch, it holds in the thread
-    that enters it.
-    """
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self._seed = seed
-        self._generator: torch.Generator | None = None
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: Any = None
-    ) -> Any:
-        options = options or {}
-        if function is torch.multinomial:
-            if self._generator is None:
-                self._generator = torch.Generator(arguments[0].device).manual_seed(self._seed)
-            options = {**options, "generator": self._generator}
-        return function(*arguments, **options)
-
-
-# --- the context
-
-
-def context_length(model: nn.Module) -> int | None:
-    """Return the most tokens that a model takes, None if its configuration does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-class ContextError(ValueError):
-    """A prompt that does not fit into the model's context together with its answer.
-
-    Attributes:
-        room: tokens that the answer may have at most; 0 or fewer where the prompt alone does not fit.
-    """
-
-    def __init__(self, sentence: str, room: int) -> None:
-        super().__init__(sentence)
-        self.room = room
-
-
-def check_context(
-    model: nn.Module, prompt_tokens: Sequence[int], visual_tokens: Sequence[int], max_new_tokens: int = 0
-) -> None:
-    """Check that prompts and their answers fit into the model's context: beyond it, answers are noise.
-
-    Args:
-        model: its configuration states the context; one that does not reads any length.
-        prompt_tokens: length of each prompt.
-        visual_tokens: how many of them are visual.
-        max_new_tokens: maximum length of an answer.
-
-    Raises:
-        ContextError: the longest prompt does not fit.
-    """
-    context = context_length(model)
-    if context is None or not prompt_tokens or max(prompt_tokens) + max_new_tokens <= context:
-        return
-
-    longest = max(range(len(prompt_tokens)), key=prompt_tokens.__getitem__)
-    prompt = "the prompt" if len(prompt_tokens) == 1 else f"prompt {longest + 1} of {len(prompt_tokens)}"
-    tokens = prompt_tokens[longest]
-    sentence = f"{prompt} has {tokens} tokens, {visual_tokens[longest]} of them visual, "
-    if max_new_tokens:
-        sentence += f"and max_new_tokens is {max_new_tokens}, {tokens + max_new_tokens} together, "
-
-    advice = "shorten the question or the conversation, or take fewer tiles"
-    if tokens < context:
-        advice += f", or set max_new_tokens to {context - tokens} at most"
-    raise ContextError(f"{sentence}but the model takes {context}: {advice}", context - tokens)
-
-
-def check_prompts(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    image_token_id: int,
-    max_new_tokens: int,
-    options: Mapping[str, Any],
-) -> None:
-    """Check a request before its images are encoded, which takes longer.
-
-    Args:
-        model: the model.
-        prompts: ids of each prompt.
-        image_token_id: stands for a visual token in them.
-        max_new_tokens: maximum length of an answer.
-        options: of the generation.
-
-    Raises:
-        ContextError: a prompt does not fit into the model's context, alone or with its answer.
-        ValueError: as `check_options`.
-    """
-    check_options(max_new_tokens, options)
-    visual_tokens = [ids.count(image_token_id) for ids in prompts]
-    for room in (0, max_new_tokens):
-        check_context(model, [len(ids) for ids in prompts], visual_tokens, room)
-
-
-def count_visual_tokens(model: Any, input_ids: Tensor) -> list[int]:
-    """Return the number of visual tokens in each prompt of a batch `[B, T]`."""
-    image_token_id = getattr(model.config, "image_token_id", None)
-    if image_token_id is None:
-        return [0] * len(input_ids)
-    return (input_ids == image_token_id).sum(dim=1).tolist()
 
 
 # --- how generation ends
@@ -680,101 +461,3 @@ def _beam_log_probabilities(logits: Sequence[Tensor], beams: Tensor, ids: Tensor
         of_step = logits[step].log_softmax(dim=-1)[beam.clamp(min=0), ids[:, step]]
         log_probabilities[:, step] = of_step.where(beam >= 0, 0.0).cpu()
     return log_probabilities
-
-
-# --- the cache of keys and values
-
-
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer, `[B, heads, T, head_dim]`, the beginning of larger tensors.
-
-    transformers may crop them, or put others in their place when it selects and reorders rows. Where they
-    are no longer the beginning of the larger tensors, the next token moves them into new ones.
-
-    The cache of transformers joins the keys and values of each new token to the old ones, which copies the
-    whole prompt in every layer for every token. Here they are written behind the old ones, into memory that
-    is there already.
-    """
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Begin without tokens, in the shapes of the first ones."""
-        super().lazy_initialization(key_states, value_states)
-        self._key_memory = self.keys = key_states[:, :, :0]
-        self._value_memory = self.values = value_states[:, :, :0]
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *arguments: object, **options: object
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the keys and values of new tokens, `[B, heads, new, head_dim]`, and return all."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-
-        self._key_memory, self.keys = _append(self._key_memory, self.keys, key_states)
-        self._value_memory, self.values = _append(self._value_memory, self.values, value_states)
-        return self.keys, self.values
-
-
-def _append(
-    memory: torch.Tensor, tokens: torch.Tensor, new_tokens: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write new tokens behind others.
-
-    Args:
-        memory: `[B, heads, capacity, head_dim]`.
-        tokens: `[B, heads, T, head_dim]`, the beginning of the memory, or a tensor of its own.
-        new_tokens: `[B, heads, new, head_dim]`.
-
-    Returns:
-        The memory, a new one where there was no room, and all tokens, its beginning.
-    """
-    length = tokens.shape[2]
-    total = length + new_tokens.shape[2]
-
-    is_beginning = (tokens.data_ptr(), tokens.stride()) == (memory.data_ptr(), memory.stride())
-    if not is_beginning or len(tokens) != len(memory) or total > memory.shape[2]:
-        batch, heads, _, width = new_tokens.shape
-        memory = new_tokens.new_empty(batch, heads, total + ROOM, width)
-        memory[:, :, :length] = tokens
-
-    memory[:, :, length:total] = new_tokens
-    return memory, memory[:, :, :total]
-
-
-def make_cache(layers: Iterable[tuple[torch.Tensor, torch.Tensor]] = ()) -> DynamicCache:
-    """Return a cache for a language model of which every layer attends to all tokens.
-
-    Args:
-        layers: keys and values `[B, heads, T, head_dim]` of each layer with which it begins, which are
-            copied; it is empty by default.
-    """
-    cache = DynamicCache()
-    cache.layer_class_to_replicate = RoomyLayer
-    for number, (keys, values) in enumerate(layers):
-        cache.update(keys, values, number)
-    return cache
-
-
-def empty_cache(model: PreTrainedModel) -> DynamicCache:
-    """Return an empty cache for one of our models, with room for new tokens.
-
-    A language model of which some layers attend to a window of tokens only gets transformers' own.
-    """
-    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return cache
-    return make_cache()
-
-
-def _with_cache(model: Any, inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the inputs with an empty cache with room, where neither the settings nor the model's own
-    configuration request something else.
-
-    Other models than ours get the cache that transformers chooses for them.
-    """
-    is_requested = "past_key_values" in inputs or any(
-        settings.get(name) is not None for name in ("cache_implementation", "past_key_values", "use_cache")
-    )
-    is_requested |= getattr(model.generation_config, "cache_implementation", None) is not None
-    if is_requested or not isinstance(model, MonkeyForConditionalGeneration):
-        return inputs
-    return {**inputs, "past_key_values": empty_cache(model)}

@@ -26,7 +26,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from monkeylib.model.generation import RoomyLayer, make_cache
+from monkeylib.model.kv_cache import RoomyLayer, make_cache
 
 # Its name among the implementations of attention, and the only one that it may stand in for.
 _SHARED, _PLAIN = "sdpa_of_shared_prefix", "sdpa"

@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from transformers import TextIteratorStreamer
 
-from monkeylib.model.generation import Answer, check_context, count_visual_tokens, cut_at_stop_string, decode
+from monkeylib.model.answers import Answer
+from monkeylib.model.context import check_context, count_visual_tokens
+from monkeylib.model.generation import cut_at_stop_string, decode
 from monkeylib.model.generation_options import check_options, list_stop_strings
 
 # The threads that generate, and what ends each of them.

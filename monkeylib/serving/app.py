@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.serving import chat_responses
 from monkeylib.serving.chat_requests import ChatRequest, read_request
 from monkeylib.serving.engine import Engine

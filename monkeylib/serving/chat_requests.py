@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from monkeylib.errors import nearest, shorten
-from monkeylib.images import is_address, is_data_uri
+from monkeylib.image_sources import is_address, is_data_uri
 from monkeylib.messages import Message, read_messages
 from monkeylib.model.generation_options import check_options
 from monkeylib.prompts import get_template

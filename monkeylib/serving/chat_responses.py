@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from monkeylib.images import open_image
 from monkeylib.messages import ImagePart, Message
-from monkeylib.model.generation import Answer, ContextError
+from monkeylib.model.answers import Answer
+from monkeylib.model.context import ContextError
 from monkeylib.model.streaming import AnswerStream
 from monkeylib.monkey import Monkey
 from monkeylib.serving.chat_requests import ChatRequest

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from monkeylib import resources
 from monkeylib.data.records import BadRecord, Record
-from monkeylib.model.generation import context_length
+from monkeylib.model.context import context_length
 from monkeylib.profiles import Profile
 from monkeylib.training import memory
 

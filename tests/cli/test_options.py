@@ -6,7 +6,7 @@ import pytest
 
 from monkeylib import resources
 from monkeylib.cli import options
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.processing import MonkeyImageProcessor
 from monkeylib.tiling import AutoGrid, Grid
 

@@ -13,7 +13,8 @@ from monkeylib.evaluation import benchmarks, results
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.evaluation.metrics import registry
 from monkeylib.evaluation.predict import predict
-from monkeylib.images import open_image, split_page
+from monkeylib.image_sources import split_page
+from monkeylib.images import open_image
 from tests.support import prediction_rows, record_files
 from tests.support.benchmark_files import DOWNLOADS, RELEASED_ROWS, download, released_download
 

@@ -12,7 +12,7 @@ from monkeylib.evaluation.examples import Example, read_predictions
 from monkeylib.evaluation.predict import predict
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.images import list_pages
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from tests.support import image_files, record_files
 
 WIDTHS = (40, 50, 60)  # of the pages

@@ -8,7 +8,7 @@ from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
 from monkeylib.inference import load_model
-from monkeylib.model.generation import context_length
+from monkeylib.model.context import context_length
 
 
 @pytest.fixture()

@@ -1,16 +1,11 @@
-"""Answers: log-probabilities against a forward pass, why they end, scores and seeds."""
+"""Generation: log-probabilities against a forward pass, penalties, why answers end, and scores."""
 
-import json
-import threading
 from itertools import chain, product
 
 import pytest
 import torch
 
 from monkeylib.checkpoints import qwen_tokenizer
-from monkeylib.evaluation.examples import Example
-from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.integrations import common
 from monkeylib.model.generation import _StopStrings
 from monkeylib.monkey import Monkey
 from tests.support.answers import assert_same
@@ -244,141 +239,3 @@ def test_scores_are_returned_for_each_token(monkey, questions):
 
     greedy = monkey.answer(*questions[0], max_new_tokens=5, output_scores=True)
     assert greedy.scores.argmax(-1).tolist() == list(greedy.token_ids) and greedy.logits is None
-
-
-def test_seed_decides_the_samples_and_leaves_torch_alone(monkey, questions):
-    """At this temperature all tokens are almost equally probable."""
-
-    def sample(seed: int) -> list[tuple[int, ...]]:
-        answer = monkey.answer(
-            *questions[0],
-            max_new_tokens=8,
-            do_sample=True,
-            temperature=1000.0,
-            num_return_sequences=3,
-            seed=seed,
-        )
-        return [sample.token_ids for sample in answer.samples]
-
-    state = torch.random.get_rng_state()
-    assert sample(1) == sample(1) != sample(2)
-    assert len(set(sample(1))) == 3
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-SAMPLING = {"max_new_tokens": 8, "do_sample": True, "temperature": 1000.0}
-
-
-def test_samples_of_a_seed_are_the_same_beside_others_that_are_drawn(monkey, questions):
-    image, question = questions[0]
-    alone = [monkey.answer(image, question, seed=seed, **SAMPLING).token_ids for seed in (1, 2)]
-    state = torch.random.get_rng_state()
-
-    # Each stream draws in a thread of its own.
-    streams = [monkey.stream(image, question, seed=seed, **SAMPLING) for seed in (1, 2)]
-    for _ in range(10):
-        for stream in streams:
-            next(stream, None)
-    assert [stream.answer.token_ids for stream in streams] == alone
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-    # What another thread draws while the model computes.
-    hook = monkey.model.register_forward_pre_hook(lambda *_: torch.rand(1) is None or None)
-    try:
-        assert monkey.answer(image, question, seed=1, **SAMPLING).token_ids == alone[0]
-    finally:
-        hook.remove()
-    assert not torch.equal(torch.random.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("way", [{}, {"num_beams": 2}])
-def test_samples_of_a_seed_are_the_same_while_another_thread_draws(monkey, questions, way):
-    def sample() -> tuple[int, ...]:
-        return monkey.answer(*questions[0], seed=7, **SAMPLING, **way).token_ids
-
-    alone = sample()
-    has_ended = threading.Event()
-
-    def draw() -> None:
-        while not has_ended.is_set():
-            torch.rand(8)
-
-    other = threading.Thread(target=draw)
-    other.start()
-    try:
-        assert [sample() for _ in range(10)] == [alone] * 10
-    finally:
-        has_ended.set()
-        other.join()
-
-
-def test_samples_of_a_seed_are_those_of_torchs_generator_with_this_seed(monkey, questions):
-    answer = monkey.answer(*questions[0], seed=7, **SAMPLING)
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        assert monkey.answer(*questions[0], **SAMPLING).token_ids == answer.token_ids
-
-
-def test_generator_is_free_again_where_sampling_fails(monkey, questions):
-    def fail(input_ids, scores):
-        raise RuntimeError("on the way")
-
-    state = torch.random.get_rng_state()
-    with pytest.raises(RuntimeError, match="on the way"):
-        monkey.answer(*questions[0], seed=1, logits_processor=[fail], **SAMPLING)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert monkey.stream(*questions[0], seed=1, **SAMPLING).answer.tokens == 8
-
-
-def test_answer_prints_and_compares_as_its_text(monkey, questions):
-    answer = monkey.answer(*questions[0], max_new_tokens=5)
-    assert str(answer) == f"{answer}" == answer.text == answer
-    assert answer != "something else" and answer != 5
-    assert {answer: 1}[answer.text] == 1
-
-    fields = json.loads(json.dumps(answer.to_dict()))
-    assert fields["text"] == answer.text and fields["tokens"] == 5 and fields["samples"] == []
-
-
-def test_history_takes_answers(monkey, make_image):
-    first = monkey.chat(make_image(), "What?", max_new_tokens=4)
-    expected = monkey.chat(make_image(), "Why?", [("What?", first.text)], max_new_tokens=4)
-    second = monkey.chat(make_image(), "Why?", [("What?", first)], max_new_tokens=4)
-    assert second == expected and second.prompt_tokens == expected.prompt_tokens
-
-
-def test_every_door_refuses_a_prompt_beyond_the_context(monkey, make_image):
-    """Also a prompt that fits alone, but not together with its answer."""
-    image, question = make_image(), "What?"
-    prompt_tokens = monkey.prepare([image], [question], "vqa")["input_ids"].shape[1]
-    context = monkey.model.config.text_config.max_position_embeddings = prompt_tokens + 9
-    numbers = (
-        rf"has {prompt_tokens} tokens, 20 of them visual, and max_new_tokens is 10, {context + 1} together"
-    )
-    refused = pytest.raises(ValueError, match=rf"{numbers}, but the model takes {context}: .* to 9 at most")
-
-    monkey.answer(image, question, max_new_tokens=9)
-    with refused:
-        monkey.answer(image, question, max_new_tokens=10)
-    with refused:
-        monkey.chat(image, question, max_new_tokens=10)
-    with refused:
-        monkey.stream(image, question, max_new_tokens=10)
-    with refused:
-        PrefixSharingMonkey(monkey, 10)([Example("a", image, question, ())])
-    with refused:
-        common.generate_answers(monkey, [(question, [image])], "vqa", 10)
-    with refused:
-        common.generate_answers(monkey, [(question, [image])], "vqa", 10, num_beams=2)
-    with pytest.raises(ValueError, match=f"prompt 2 of 2 has {prompt_tokens} tokens"):
-        monkey.answer_batch([(image, "?"), (image, question)], max_new_tokens=10)
-
-    assert common.compute_log_likelihood(monkey, question, [image], "vqa", "y" * 4)
-    with pytest.raises(ValueError, match=f"but the model takes {context}"):
-        common.compute_log_likelihood(monkey, question, [image], "vqa", "y" * 10)
-
-    # A prompt that does not fit at all.
-    with pytest.raises(ValueError, match=r"has \d+ tokens, 20 of them visual, but the model takes"):
-        monkey.prepare([image], ["what? " * 50], "vqa")
-    with pytest.raises(ValueError, match=f"but the model takes {context}"):
-        monkey.chat(image, question, [("What?", "an answer " * 20)], max_new_tokens=1)

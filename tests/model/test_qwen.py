@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, St
 from transformers.generation import CompileConfig
 
 from monkeylib.model import QwenConfig, qwen
-from monkeylib.model.generation import make_cache
+from monkeylib.model.kv_cache import make_cache
 from monkeylib.model.qwen import QwenForCausalLM, ntk_alpha
 
 SIZES = {

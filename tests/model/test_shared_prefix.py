@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from monkeylib.model import shared_prefix
-from monkeylib.model.generation import make_cache
+from monkeylib.model.kv_cache import make_cache
 from monkeylib.model.qwen import QwenConfig
 from monkeylib.model.shared_prefix import SharedPrefixLayer, share_prefixes
 

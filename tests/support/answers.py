@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 
 
 def assert_same(answers: Sequence[Answer], expected: Sequence[Answer]) -> None:

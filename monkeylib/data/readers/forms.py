@@ -44,7 +44,7 @@ from typing import Any
 from monkeylib.data.readers.base import RawRecord, split_list, takes_question
 from monkeylib.data.records import BadRecord, Record
 from monkeylib.data.schema import DatasetEntry
-from monkeylib.images import SUFFIXES
+from monkeylib.image_sources import SUFFIXES
 from monkeylib.messages import (
     IMAGE_PLACEHOLDER,
     IMAGE_TYPES,

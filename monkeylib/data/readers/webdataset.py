@@ -25,7 +25,7 @@ import numpy as np
 from monkeylib.data.file_cache import cached_file
 from monkeylib.data.json_rows import JsonRows
 from monkeylib.data.records import BadRecord
-from monkeylib.images import SUFFIXES
+from monkeylib.image_sources import SUFFIXES
 
 Spans = dict[str, list[int]]  # suffix of a member -> its first byte and its length
 

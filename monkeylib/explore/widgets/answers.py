@@ -13,7 +13,7 @@ from monkeylib.explore.answers import SideBySide, converse
 from monkeylib.explore.drawing import enlarge
 from monkeylib.explore.widgets.base import Explorer, png_bytes
 from monkeylib.images import ImageInput, open_image
-from monkeylib.model.generation import Answer
+from monkeylib.model.answers import Answer
 from monkeylib.monkey import Monkey
 from monkeylib.plots.images import show_image, wrap_lines, write_below
 from monkeylib.processing import GridInput

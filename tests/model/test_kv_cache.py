@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicCache
 
-from monkeylib.model import generation
-from monkeylib.model.generation import make_cache
+from monkeylib.model import kv_cache
+from monkeylib.model.kv_cache import make_cache
 
 
 def tokens(count: int, rows: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,7 +15,7 @@ def tokens(count: int, rows: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture()
 def caches(monkeypatch):
-    monkeypatch.setattr(generation, "ROOM", 4)
+    monkeypatch.setattr(kv_cache, "ROOM", 4)
     return make_cache(), DynamicCache()
 
 
