@@ -134,9 +134,10 @@ def read_table(name: str, profile: str) -> list[dict[str, Value]]:
     """
     path = table_path(name, profile)
     if not path.exists():
+        with_seed = f" SEED={resources.seed()}" if resources.seed() != 0 else ""
         raise FileNotFoundError(
             f"{resources.display_path(path)} doesn't exist yet: "
-            f"make it with `make reproduce PROFILE={profile}`"
+            f"make it with `make reproduce PROFILE={profile}{with_seed}`"
             + (", and `monkeylib reproduce --publish`." if _is_committed(path) else ".")
         )
 
