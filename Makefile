@@ -162,4 +162,4 @@ audit: $(STAMP) ## look for known vulnerabilities of the locked packages, and li
 	$(AUDITENV)/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean: ## remove runs, reproduced results, caches and the environment (what is committed stays)
-	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(RAYENV) $(DOCSENV) data/runs data/reproduced data/cache data/results/smoke *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOCKENV) $(AUDITENV) $(HARNESSENV) $(BROWSERENV) $(RAYENV) $(DOCSENV) data/runs data/reproduced data/cache data/results/smoke data/results/*-seed-* *.egg-info .pytest_cache .ruff_cache .hypothesis

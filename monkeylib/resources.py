@@ -8,6 +8,10 @@ package the working folder. Tests set the variable, so that they leave the check
 Results and figures of the profile nano are part of the repository. Who explores its notebooks changes none of
 them: theirs lie in data/lab/. Those that the series of notebooks makes lie in data/reproduced/, beside which
 the committed ones can be held; `monkeylib reproduce --publish` copies them into the repository.
+
+Nothing of one seed replaces what another has made. Seed 0 has the plain names, and any other one has its own
+folders: data/runs/nano and data/runs/nano-seed-7. What names its seeds itself, such as the grid of
+experiments, lies in the plain ones.
 """
 
 import contextlib
@@ -32,6 +36,8 @@ STARTED_BY = "MONKEYLIB_STARTED_BY"
 # Names in the environment of the series, its kernels, and what they start, the folder in data/reproduced/ of
 # its results and figures: profile and seed.
 REPRODUCES = "MONKEYLIB_REPRODUCES"
+# Names in the environment of a process, and of what it starts, the seed of its results and figures.
+SEED = "MONKEYLIB_SEED"
 COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
 
 
@@ -50,23 +56,26 @@ def published(path: Path) -> Path:
     """Return the file of a result that is to be read: that of the outputs, or the published one of its name.
 
     The published one is read where there is no other: beside an installed package, by the series of
-    notebooks, and by who explores a checkout. The last also reads it where it is newer.
+    notebooks, and by who explores a checkout. The last also reads it where it is newer, but for another seed
+    than 0, of which nothing is published.
     """
     own = unpublished()
     if own is not None and path.is_relative_to(own):
         committed = REPOSITORY / path.relative_to(own)
-        is_own = path.exists() if reproduced() else _is_newer(path, committed)
+        is_own = path.exists() if reproduced() or seed() != 0 else _is_newer(path, committed)
         return path if is_own or not committed.exists() else committed
 
     if path.exists() or not is_installed():
         return path
-    committed = SHIPPED / path.relative_to(outputs())
+    # The folder of another seed is named after it.
+    parts = [part.removesuffix(seed_suffix(seed())) for part in path.relative_to(outputs()).parts]
+    committed = SHIPPED.joinpath(*parts)
     return committed if committed.exists() else path
 
 
 def unpublished() -> Path | None:
     """Return the folder of results and figures that are no part of the repository; None if they are."""
-    return reproduced() or (lab() if explores() else None)
+    return reproduced() or (lab(seed()) if explores() else None)
 
 
 def reproduced() -> Path | None:
@@ -88,9 +97,38 @@ def explores() -> bool:
     return in_notebook() and not is_installed() and not is_told_where
 
 
-def lab() -> Path:
+def lab(seed: int = 0) -> Path:
     """Return the folder of what users make while they explore a checkout (not committed)."""
-    return REPOSITORY / "data" / "lab"
+    folder = REPOSITORY / "data" / "lab"
+    return folder if seed == 0 else folder / f"seed-{seed}"
+
+
+def use_seed(seed: int) -> None:
+    """Have this process, and what it starts, read and write results and figures of a seed.
+
+    A notebook calls it with its parameter. Without it, they are those of seed 0.
+    """
+    os.environ[SEED] = str(seed)
+
+
+def seed() -> int:
+    """Return the seed of the results and figures that this process reads and writes.
+
+    Raises:
+        ValueError: the environment variable MONKEYLIB_SEED holds something else.
+    """
+    text = os.environ.get(SEED, "0")
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f"{SEED} has to be a seed, such as 7, got {text!r}: unset it, or set it to one"
+        ) from None
+
+
+def seed_suffix(seed: int) -> str:
+    """Return how the name of a folder ends in which only a seed's files lie: not at all for seed 0."""
+    return "" if seed == 0 else f"-seed-{seed}"
 
 
 def notebooks() -> Path:
@@ -155,26 +193,36 @@ def benchmarks() -> Path:
     return Path(os.environ.get("MONKEYLIB_DATA", cache() / "benchmarks")).resolve()
 
 
-def runs(profile: str) -> Path:
-    """Return the folder of a profile's checkpoints, predictions and executed notebooks (not committed)."""
-    return outputs() / "data" / "runs" / profile
+def runs(profile: str, seed: int = 0) -> Path:
+    """Return the folder of a profile's checkpoints, predictions and executed notebooks (not committed).
+
+    Args:
+        profile: name of the profile.
+        seed: of the training; leave it out for what names its seeds itself.
+    """
+    return outputs() / "data" / "runs" / f"{profile}{seed_suffix(seed)}"
 
 
 def grid_runs(profile: str) -> Path:
-    """Return the folder of the runs of a profile's grid of experiments."""
+    """Return the folder of the runs of a profile's grid of experiments, with all seeds."""
     return runs(profile) / "grid"
 
 
 def results(profile: str) -> Path:
-    """Return the folder of a profile's result tables (CSV)."""
-    return (unpublished() or outputs()) / "data" / "results" / profile
+    """Return the folder of a profile's result tables (CSV), with the seed of this process."""
+    own = unpublished()  # of this seed alone
+    if own is not None:
+        return own / "data" / "results" / profile
+    return outputs() / "data" / "results" / f"{profile}{seed_suffix(seed())}"
 
 
 def figures(profile: str) -> Path:
-    """Return the folder of a profile's figures: for `nano` beside data/, for others in the runs' folder."""
-    if profile == COMMITTED_PROFILE:
-        return (unpublished() or outputs()) / "figures"
-    return runs(profile) / "figures"
+    """Return the folder of a profile's figures, with the seed of this process: for `nano` beside data/, for
+    others, and for another seed than 0, in the runs' folder."""
+    own = unpublished()
+    if profile == COMMITTED_PROFILE and (own is not None or seed() == 0):
+        return (own or outputs()) / "figures"
+    return runs(profile, seed()) / "figures"
 
 
 def to_path(path: Path | str) -> Path:

@@ -1,6 +1,7 @@
 """Result tables: CSV files in `resources.results(profile)`, and their display on a terminal."""
 
 import csv
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,8 +29,23 @@ _FLOAT = re.compile(r"-?\d+\.\d+(e[+-]?\d+)?|-?\d+e[+-]?\d+")
 
 
 def table_path(name: str, profile: str) -> Path:
-    """Return the path of a result table that is to be read."""
-    return resources.published(_own_path(name, profile))
+    """Return the path of a result table that is to be read.
+
+    Where the seed of this process is another one than 0 and has no such table, a sentence says that the
+    published one is read.
+    """
+    own = _own_path(name, profile)
+    path = resources.published(own)
+    if path != own and resources.seed() != 0:
+        _say_published(path.name, resources.seed())
+    return path
+
+
+@functools.cache  # once for each table
+def _say_published(file: str, seed: int) -> None:
+    from monkeylib.progress import say
+
+    say(f"{file} is the published one: nothing here has written one with seed {seed}")
 
 
 def _own_path(name: str, profile: str) -> Path:
@@ -118,9 +134,10 @@ def read_table(name: str, profile: str) -> list[dict[str, Value]]:
     """
     path = table_path(name, profile)
     if not path.exists():
+        with_seed = f" SEED={resources.seed()}" if resources.seed() != 0 else ""
         raise FileNotFoundError(
             f"{resources.display_path(path)} doesn't exist yet: "
-            f"make it with `make reproduce PROFILE={profile}`"
+            f"make it with `make reproduce PROFILE={profile}{with_seed}`"
             + (", and `monkeylib reproduce --publish`." if _is_committed(path) else ".")
         )
 

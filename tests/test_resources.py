@@ -61,6 +61,57 @@ def test_who_explores_reads_own_results_or_newer_committed_ones(explored):
     assert resources.published(own) == own
 
 
+@pytest.fixture()
+def another_seed(monkeypatch):
+    """Have results and figures be those of seed 7, until the test ends."""
+    monkeypatch.setenv(resources.SEED, "0")
+    resources.use_seed(7)
+
+
+def test_each_seed_has_folders_of_its_own(monkeypatch, tmp_path, another_seed):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    assert resources.seed() == 7
+    assert resources.runs("nano", 0) == resources.runs("nano") == tmp_path / "data/runs/nano"
+    assert resources.runs("nano", 7) == tmp_path / "data/runs/nano-seed-7"
+    assert resources.grid_runs("nano") == tmp_path / "data/runs/nano/grid", "cells name their seeds"
+
+    assert resources.results("smoke") == tmp_path / "data/results/smoke-seed-7"
+    assert resources.figures("smoke") == tmp_path / "data/runs/smoke-seed-7/figures"
+    # The published figures are those of seed 0.
+    assert resources.figures("nano") == tmp_path / "data/runs/nano-seed-7/figures"
+
+    monkeypatch.setenv(resources.REPRODUCES, "nano-seed-7")
+    own = tmp_path / "data/reproduced/nano-seed-7"
+    assert resources.results("nano") == own / "data/results/nano"
+    assert resources.figures("nano") == own / "figures"
+
+    resources.use_seed(0)
+    monkeypatch.delenv(resources.REPRODUCES)
+    assert resources.results("smoke") == tmp_path / "data/results/smoke"
+    assert resources.figures("nano") == tmp_path / "figures"
+
+    monkeypatch.setenv(resources.SEED, "seven")
+    with pytest.raises(ValueError, match="MONKEYLIB_SEED has to be a seed, such as 7, got 'seven'"):
+        resources.seed()
+
+
+def test_who_explores_another_seed_leaves_the_results_of_seed_0_alone(explored, another_seed):
+    own, committed = resources.results("nano") / "a.csv", explored / "data/results/nano/a.csv"
+    assert own == explored / "data/lab/seed-7/data/results/nano/a.csv"
+    assert resources.figures("nano") == explored / "data/lab/seed-7/figures"
+    assert resources.figures("smoke") == explored / "data/runs/smoke-seed-7/figures"
+
+    # What seed 0 has made while exploring is not read, and newer published results don't replace one's own.
+    for path in (committed, explored / "data/lab/data/results/nano/a.csv"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert resources.published(own) == committed
+    own.parent.mkdir(parents=True)
+    own.touch()
+    os.utime(own, (10, 10))
+    assert resources.published(own) == own
+
+
 def test_displayed_paths_can_be_used_where_they_are_printed(monkeypatch, tmp_path):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path / "outputs"))
     (tmp_path / "outputs" / "figures").mkdir(parents=True)
@@ -171,6 +222,11 @@ def test_published_results_are_read_where_one_has_none_of_ones_own(monkeypatch, 
     assert resources.published(path).read_text() == "published"
     path.write_text("own")
     assert resources.published(path).read_text() == "own"
+
+    monkeypatch.setenv(resources.SEED, "7")
+    other = resources.results("nano") / "scores.csv"
+    assert other == own / "data/results/nano-seed-7/scores.csv"
+    assert resources.published(other).read_text() == "published", "and not the own one of seed 0"
 
 
 @pytest.mark.parametrize(

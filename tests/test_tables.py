@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from monkeylib import tables
+from monkeylib import resources, tables
 
 NUMBERS = st.integers(-(10**9), 10**9) | st.floats(-1e6, 1e6).map(lambda x: float(f"{x:.6g}"))
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1).filter(
@@ -36,6 +36,29 @@ def test_columns_come_in_the_order_of_their_first_mention():
 
     assert path.read_text() == "model,fine,large\nx,0.333333,\ny,,2.0\n"
     assert tables.read_frame("t", "smoke").shape == (2, 3)
+
+
+def test_tables_of_another_seed_lie_apart_and_a_published_one_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "checkout/data/results/nano").mkdir(parents=True)
+    monkeypatch.setattr(resources, "REPOSITORY", tmp_path / "checkout")
+    tables.write_csv([{"a": 0}], tmp_path / "checkout/data/results/nano/t.csv")
+    tables.write_table([{"a": 1}], "t", "smoke")
+    tables._say_published.cache_clear()
+
+    monkeypatch.setenv(resources.SEED, "7")
+    monkeypatch.setenv(resources.REPRODUCES, "nano-seed-7")
+    for _ in range(2):
+        assert tables.read_table("t", "nano") == [{"a": 0}]
+    sentence = "t.csv is the published one: nothing here has written one with seed 7"
+    assert capsys.readouterr().err.count(sentence) == 1, "once"
+
+    tables.write_table([{"a": 2}], "t", "nano")
+    assert tables.read_table("t", "nano") == [{"a": 2}]
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.delenv(resources.REPRODUCES)
+    with pytest.raises(FileNotFoundError, match="make reproduce PROFILE=smoke SEED=7`"):
+        tables.read_table("t", "smoke")
 
 
 @pytest.mark.parametrize("content", ["my notes\n", "", "\xff\xfe", "step,loss\n1,2\n"])

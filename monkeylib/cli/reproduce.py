@@ -17,8 +17,8 @@ def reproduce(
     seed: Annotated[
         int,
         typer.Option(
-            help="Seed of training and sampling. Each seed keeps its results; executed notebooks and "
-            "checkpoints of the seed before are replaced."
+            help="Seed of training and sampling. Each seed has folders of its own, such as "
+            "data/runs/nano-seed-7; data/runs/nano is that of seed 0."
         ),
     ] = 0,
     only: Annotated[
@@ -49,6 +49,11 @@ def reproduce(
     from monkeylib.reproduce import publishing, series
 
     # Before anything runs, so that a wrong argument is reported at once.
+    if profile.endswith(".yaml"):
+        raise ValueError(
+            f"the notebooks run under one of monkeylib's profiles, got the file {profile}: name one of "
+            f"{', '.join(profiles.profile_names())}, or train yours by `monkeylib train --profile {profile}`"
+        )
     profiles.load_profile(profile)
     if publish and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
         raise ValueError(
@@ -80,6 +85,7 @@ def reproduce(
         written = publishing.publish() if publish else []
 
     if publish:
+        resources.use_seed(seed)  # for the pages, too, whatever started this command
         paths = dict.fromkeys([*written, *_update_pages()])
         print("wrote", *(resources.display_path(path) for path in paths) or ["nothing: all is there already"])
 

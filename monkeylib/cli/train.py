@@ -27,7 +27,10 @@ def train(
         str,
         typer.Option(help="Name or YAML file of a mixture, or a file of records. Default: synthetic data."),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run. Default: below data/runs, by profile, seed and data."),
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(
@@ -124,7 +127,8 @@ def train(
     changes |= assigned
     settings = override(start, changes)
 
-    folder = resources.to_path(out) if out else _default_folder(settings.name, profile, data)
+    seed = settings.training.seed
+    folder = resources.to_path(out) if out else _default_folder(settings.name, profile, data, seed)
 
     training_data = None  # the profile's synthetic data
     if data:
@@ -163,7 +167,7 @@ def train(
                 "run": resources.display_path(folder),
                 "profile": settings.name,
                 "data": data or "synthetic",
-                "seed": settings.training.seed,
+                "seed": seed,
                 "steps": settings.training.steps,
                 **_last_losses(folder),
                 **_skipped(training_data),
@@ -229,8 +233,8 @@ def _save_interval(text: str) -> dict[str, float]:
         raise ValueError(f"--save-every takes steps (500) or minutes (30min), got {text!r}") from error
 
 
-def _default_folder(name: str, profile: str, data: str) -> Path:
-    """Return the folder of a run, named after its profile and its mixture.
+def _default_folder(name: str, profile: str, data: str, seed: int) -> Path:
+    """Return the folder of a run, named after its profile, its seed and its mixture.
 
     Files of the user's may have one name in several folders, so their folders tell their runs apart.
     """
@@ -242,7 +246,27 @@ def _default_folder(name: str, profile: str, data: str) -> Path:
         data_name = file.stem if file.parent == mixtures.FOLDER else _name_with_folder(file)
 
     is_file = profile.endswith(".yaml")
-    return resources.runs(_name_with_folder(Path(profile)) if is_file else name) / data_name
+    profile_name = _name_with_folder(Path(profile)) if is_file else name
+    folder = resources.runs(profile_name, seed) / data_name
+
+    # Where an earlier version has begun to train with this seed, it goes on.
+    earlier = resources.runs(profile_name) / data_name
+    return earlier if not folder.exists() and _seed_of_run(earlier) == seed else folder
+
+
+def _seed_of_run(folder: Path) -> int | None:
+    """Return the seed of the training that a folder holds; None if it holds none."""
+    from monkeylib import runs
+    from monkeylib.fields import flatten
+    from monkeylib.training import fingerprint
+
+    try:
+        manifest = runs.read_manifest(folder)
+    except (OSError, ValueError):  # for the run to tell that goes there
+        return None
+    if manifest is None or manifest.kind != fingerprint.KIND:
+        return None
+    return flatten(manifest.fingerprint).get("training.seed")
 
 
 def _name_with_folder(file: Path) -> str:

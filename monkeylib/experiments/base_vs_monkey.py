@@ -24,7 +24,7 @@ def train_models(profile: Profile) -> dict[str, Path]:
     the profile has one: nobody who only reads should wait for a training.
     """
     base = base_checkpoint(profile)
-    run = resources.runs(profile.name) / "monkey"
+    run = profile.runs / "monkey"
     shipped = resources.models() / f"{profile.name}-monkey"
 
     is_shipped = shipped.is_dir() and profile.training.seed == load_profile(profile.name).training.seed
@@ -45,7 +45,7 @@ def base_checkpoint(profile: Profile) -> Path:
     if profile.base_checkpoint:
         return resources.REPOSITORY / profile.base_checkpoint
 
-    folder = resources.runs(profile.name) / "untrained"
+    folder = profile.runs / "untrained"
     if not (folder / "config.json").exists():
         one_view = variant_profile(profile, "one_view")
         processor = build.build_processor(one_view)
@@ -82,7 +82,17 @@ def evaluate(profile: Profile, progress: bool = False) -> Path:
 
     Returns:
         The path of `evaluation.csv`.
+
+    Raises:
+        ValueError: this process writes the results of another seed.
     """
+    seed = profile.training.seed
+    if seed != resources.seed():
+        raise ValueError(
+            f"the profile's seed is {seed}, and results are written as those of seed {resources.seed()}: "
+            f"call `resources.use_seed({seed})` first"
+        )
+
     predictions = {key: run.path for key, run in predict_models(profile, progress).items()}
     rows = results.score_runs(predictions, by="family")
     path = results.write_table(rows, resources.results(profile.name) / "evaluation.csv")
@@ -108,4 +118,4 @@ def model_titles(profile: Profile) -> dict[str, str]:
 
 
 def _folder(profile: Profile) -> Path:
-    return resources.runs(profile.name) / "evaluation"
+    return profile.runs / "evaluation"

@@ -41,7 +41,7 @@ def train(profile: Profile, seed: int, progress: bool = False) -> Path:
     """
     if (profile.name, seed) == (resources.COMMITTED_PROFILE, 0):
         return resources.models() / SHIPPED
-    # Beside that of notebook 05, which another seed of the series would replace.
+    # All seeds beside each other, and none in the place of notebook 05's.
     folder = resources.runs(profile.name) / "training_seeds" / f"monkey-{seed}"
     return finetune.run(profile.with_seed(seed), folder, progress)
 

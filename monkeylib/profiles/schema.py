@@ -1,6 +1,7 @@
 """Fields of a profile."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from monkeylib import resources
 from monkeylib.errors import choose, first_problem
 from monkeylib.model import limits
 from monkeylib.model.config import LoRAMode, MonkeyResamplerConfig, Precision, Views
@@ -427,6 +429,11 @@ class Profile(ProfileSection):
     def with_seed(self, seed: int) -> "Profile":
         """Return the profile with another random seed for training."""
         return self.with_training(seed=seed)
+
+    @property
+    def runs(self) -> Path:
+        """Folder of its checkpoints and predictions, with the seed of its training."""
+        return resources.runs(self.name, self.training.seed)
 
     @property
     def image_size(self) -> tuple[int, int]:

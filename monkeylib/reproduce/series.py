@@ -1,6 +1,7 @@
 """Run the series of notebooks in order, resuming where the last run stopped.
 
-Each notebook leaves a run record beside its executed copy in data/runs/<profile>/notebooks/: what it depended
+Each notebook leaves a run record beside its executed copy in data/runs/<profile>/notebooks/ (of another seed
+than 0, in data/runs/<profile>-seed-<seed>/notebooks/): what it depended
 on (its code, its parameters, the library code that it reaches, the locked versions, the shipped files it
 reads, the runs of the notebooks that it builds on) and which files it wrote. While the record is up to date,
 the notebook isn't run again. The folder is a `RunFolder`: one process uses it at a time, and what else lies
@@ -136,7 +137,7 @@ def run_series(
         NotebookFailed: a cell raised an error, or the kernel died; later notebooks aren't run.
         FileNotFoundError: a notebook of the series is missing.
         FileExistsError: a file that the series has not written is in the way of one that it writes.
-        BlockingIOError: another process runs the series under this profile.
+        BlockingIOError: another process runs the series under this profile and seed.
         ValueError: no notebook's name begins with one of `only`, a notebook's parameters cell isn't right, or
             a run record is damaged.
     """
@@ -146,7 +147,7 @@ def run_series(
             raise ValueError(f"No notebook's name begins with {beginning!r}: the series is {names}.")
     selected = [notebook for notebook in series if notebook.name.startswith(tuple(only) or "")]
 
-    folder = _folder(profile)
+    folder = _folder(profile, seed)
     executed = []
     with (
         unpublished_results(profile, seed),
@@ -175,9 +176,9 @@ def run_series(
     return executed
 
 
-def _folder(profile: str) -> Path:
-    """Return the folder of a profile's executed notebooks and their run records."""
-    return resources.runs(profile) / "notebooks"
+def _folder(profile: str, seed: int) -> Path:
+    """Return the folder of the executed notebooks of a profile and a seed, and of their run records."""
+    return resources.runs(profile, seed) / "notebooks"
 
 
 def _file_names(notebook: str) -> tuple[str, str]:
@@ -205,27 +206,31 @@ def _files_of_earlier_version(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def unpublished_results(profile: str, seed: int) -> Iterator[None]:
-    """Have results and figures of this process, and of the kernels that it starts, lie in data/reproduced/.
+    """Have this process, and the kernels that it starts, write the results and figures of a seed, and those
+    of the committed profile into data/reproduced/.
 
-    For the profile whose results are part of the repository alone, and not where monkeylib is installed:
-    there a run writes into the working folder.
+    The latter not where monkeylib is installed: there a run writes into the working folder.
     """
-    if profile != resources.COMMITTED_PROFILE or resources.is_installed():
-        yield
-        return
+    names = {resources.SEED: str(seed)}
+    if profile == resources.COMMITTED_PROFILE and not resources.is_installed():
+        names[resources.REPRODUCES] = f"{profile}-seed-{seed}"
 
-    before = os.environ.get(resources.REPRODUCES)
-    os.environ[resources.REPRODUCES] = f"{profile}-seed-{seed}"
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
     try:
         yield
     finally:
-        del os.environ[resources.REPRODUCES]
-        if before is not None:
-            os.environ[resources.REPRODUCES] = before
+        for name, value in before.items():
+            del os.environ[name]
+            if value is not None:
+                os.environ[name] = value
 
 
 def print_report(profile: str, console: Console) -> None:
-    """Print the profile's tables of scores, and where its tables, figures and executed notebooks are."""
+    """Print the profile's tables of scores, and where its tables, figures and executed notebooks are.
+
+    All of them are those of the process's seed (`resources.seed`).
+    """
     results = resources.results(profile)
     for file in sorted(results.glob("*.csv")):
         rows = tables.read_csv(file)
@@ -236,7 +241,7 @@ def print_report(profile: str, console: Console) -> None:
     folders = {
         "All tables": results,
         "Figures": resources.figures(profile),
-        "Executed notebooks": _folder(profile),
+        "Executed notebooks": _folder(profile, resources.seed()),
     }
     for title, folder in folders.items():
         console.print(f"{title}: {resources.display_path(folder)}/", highlight=False, soft_wrap=True)
@@ -248,7 +253,8 @@ class NotebookRun:
     Attributes:
         notebook: the notebook's place in the series.
         source: the committed file.
-        executed: the executed copy in data/runs/<profile>/notebooks/.
+        executed: the executed copy in the `notebooks` folder of the profile's and seed's runs.
+        runs: the folder of these runs.
         parameters: those that differ from the notebook's defaults.
     """
 
@@ -256,7 +262,8 @@ class NotebookRun:
         self.notebook = notebook
         self.profile = profile
         self.source = resources.notebooks() / f"{notebook.name}.ipynb"
-        self.folder = _folder(profile)
+        self.runs = resources.runs(profile, seed)
+        self.folder = _folder(profile, seed)
         self.executed = self.folder / self.source.name
         self.document = notebooks.read(self.source)
 
@@ -432,7 +439,7 @@ class NotebookRun:
         files into run folders: these go as a whole, without what somebody else has put there.
         Results and figures stay until they are written again.
         """
-        root = resources.runs(self.profile)
+        root = self.runs
         current = self._file_states()
         recorded = self._recorded_states()
 
@@ -473,7 +480,7 @@ class NotebookRun:
 
         They may have come or changed while the notebook ran, but they are not its own.
         """
-        root = resources.runs(self.profile)
+        root = self.runs
         is_own: dict[Path | None, bool] = {None: True}  # files outside of run folders are
 
         own = {}
@@ -493,7 +500,7 @@ class NotebookRun:
         """
         grid = resources.grid_runs(self.profile)
         folders = (
-            resources.runs(self.profile),
+            self.runs,
             resources.results(self.profile),
             resources.figures(self.profile),
         )

@@ -16,7 +16,15 @@ State = Literal["new", "resumed", "finished"]
 
 
 class RunDiffers(ValueError):
-    """A folder holds a run with other settings."""
+    """A folder holds a run with other settings.
+
+    Fields:
+        changes: old and new value of the settings with which it cannot go on.
+    """
+
+    def __init__(self, message: str, changes: Mapping[str, tuple[Any, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.changes = dict(changes or {})
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ def compare(
     if refused := {name: change for name, change in differing.items() if name not in changes}:
         raise RunDiffers(
             f"{resources.display_path(folder)} holds a run of {manifest.kind} with other settings "
-            f"({describe_changes(refused)}): replace it with --fresh, or name another folder"
+            f"({describe_changes(refused)}): replace it with --fresh, or name another folder",
+            refused,
         )
 
     state: State = "finished" if manifest.finished else "resumed"

@@ -140,7 +140,7 @@ def run(
         wandb: log to Weights & Biases too, offline without an API key in the environment.
         fresh: train anew, in place of the run that the folder holds.
         if_changed: what to do with a run of other settings, data or base weights: refuse it, or train anew in
-            its place.
+            its place. That of another seed is refused in any case.
         notes: what `run.json` records beside the settings.
         callbacks: called after the run's own, such as `experiments.scoring.ScoreAtSteps`.
         stop_after: a step before the last one after which the run is saved and ends, as at a signal.
@@ -296,14 +296,30 @@ def _open_run_folder(
         except RunDiffers:
             run_folder.close()
             raise
-    except RunDiffers:
+    except RunDiffers as error:
         if if_changed == "refuse":
             raise
+        _require_same_seed(folder, error)
         run_folder = RunFolder.open(folder, fingerprint.KIND, fields, fresh=True, **options)
 
     for remark in run_folder.remarks:
         _say(f"{resources.display_path(folder)}: {remark}")
     return run_folder
+
+
+def _require_same_seed(folder: Path, error: RunDiffers) -> None:
+    """Check that the run of a folder, which differs from another one, has the same seed.
+
+    Raises:
+        RunDiffers: it has not.
+    """
+    if "training.seed" in error.changes:
+        old, new = error.changes["training.seed"]
+        raise RunDiffers(
+            f"{resources.display_path(folder)} holds a training with seed {old}, which one with seed {new} "
+            "does not replace: move the folder away, or remove it",
+            error.changes,
+        ) from None
 
 
 def _require_no_fewer_steps(run_folder: RunFolder) -> None:

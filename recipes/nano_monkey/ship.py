@@ -170,7 +170,7 @@ def write_card(profile: Profile, folder: Path) -> Path:
 def main() -> None:
     """Train, copy and describe the model."""
     profile = profiles.load_profile(resources.COMMITTED_PROFILE)
-    trained = finetune.run(profile, resources.runs(profile.name) / "monkey", if_changed="replace")
+    trained = finetune.run(profile, profile.runs / "monkey", if_changed="replace")
 
     folder = resources.models() / NAME
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,15 @@ def test_failing_notebook_exits_with_code_1(call, monkeypatch):
     assert errors == "monkeylib: Notebook 05_finetuning stopped in cell [3] with ValueError: no\n"
 
 
+def test_file_of_a_profile_is_refused_before_anything_runs(call, monkeypatch, tmp_path):
+    monkeypatch.setattr(series, "run_series", lambda *_, **__: pytest.fail("it ran before it refused"))
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: smoke\n")
+    code, _, errors = call("reproduce", "--profile", file)
+    assert code == 2 and f"got the file {file}" in errors
+    assert f"`monkeylib train --profile {file}`" in errors and len(errors.splitlines()) == 1
+
+
 def test_only_a_clone_that_writes_into_itself_is_published(call, monkeypatch, tmp_path):
     monkeypatch.setattr(series, "run_series", lambda *_, **__: pytest.fail("it ran before it refused"))
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))

@@ -13,6 +13,7 @@ from monkeylib.checkpoints import hub
 from monkeylib.cli import train as train_command
 from monkeylib.cli.train import _num_records
 from monkeylib.raising import loading
+from monkeylib.runs import RunFolder
 from monkeylib.training.curves import read_curves
 from tests.support import record_files as files
 
@@ -82,6 +83,41 @@ def test_profiles_of_one_name_have_folders_of_their_own(train, tmp_path):
     assert resources.runs("nano") / "monkey" not in folders
 
 
+def hold_run(folder, seed, kind="training"):
+    """Leave a run with a seed in a folder."""
+    with RunFolder.open(folder, kind, {"training": {"seed": seed}}) as run:
+        run.start()
+
+
+def test_each_seed_has_a_default_folder_of_its_own(train, tmp_path):
+    assert train("--set", "training.seed=7")[1] == resources.runs("smoke", 7) / "monkey"
+    assert train("--set", "training.seed=7", "--data", "samples")[1] == resources.runs("smoke", 7) / "samples"
+
+    # The seed of a profile is its own, as that of paper-896 is.
+    (tmp_path / "mine.yaml").write_text("extends: smoke\ntraining:\n  seed: 46\n")
+    folder = train("--profile", tmp_path / "mine.yaml")[1]
+    assert folder.parent.name.startswith("mine-") and folder.parent.name.endswith("-seed-46")
+
+
+def test_run_that_an_earlier_version_began_in_the_folder_of_seed_0_goes_on(train):
+    earlier = resources.runs("smoke") / "monkey"
+    hold_run(earlier, 7)
+    assert train("--set", "training.seed=7")[1] == earlier
+    assert train("--set", "training.seed=8")[1] == resources.runs("smoke", 8) / "monkey"
+
+    # Unless a later one has begun beside it.
+    hold_run(resources.runs("smoke", 7) / "monkey", 7)
+    assert train("--set", "training.seed=7")[1] == resources.runs("smoke", 7) / "monkey"
+
+
+@pytest.mark.parametrize("text", ["{}", "not JSON", '{"kind": "training"}'])
+def test_damaged_run_in_the_folder_of_seed_0_is_no_obstacle(train, text):
+    earlier = resources.runs("smoke") / "monkey"
+    hold_run(earlier, 7)
+    (earlier / "run.json").write_text(text)
+    assert train("--set", "training.seed=7")[1] == resources.runs("smoke", 7) / "monkey"
+
+
 def test_fields_are_overridden_and_recorded(train):
     profile, _, options = train(
         "--steps", "3", "--lr", "0.01", "--precision", "bf16-mixed", "--workers", "2",
@@ -135,7 +171,14 @@ def test_trained_run_of_the_default_folder_is_not_harmed(call):
     code, output, error = call(*command)
     assert code == 0 and "is finished already, nothing was done" in error
 
-    code, _, error = call(*command, "--set", "training.seed=1")
+    code, _, error = call(*command, "--set", "training.lr=0.5")
+    assert code == 2 and "other settings (training.lr" in error and "--fresh" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    # Another seed trains beside it; in a folder that is named, it is refused.
+    assert call(*command, "--set", "training.seed=1")[0] == 0
+    assert (resources.runs("smoke", 1) / "monkey" / "model" / "config.json").exists()
+    code, _, error = call(*command, "--set", "training.seed=1", "--out", run)
     assert code == 2 and "other settings (training.seed 0 -> 1" in error and "--fresh" in error
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 

@@ -33,6 +33,30 @@ def test_evaluation_runs_and_predicts_nothing_twice(outputs, monkeypatch):
         assert (run.generated, run.cached) == (0, COUNTS[split.removeprefix("nano-")])
 
 
+def file_bytes(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_seed_is_trained_and_predicted_in_folders_of_its_own(outputs, monkeypatch):
+    profile = smallest_profile()
+    base_vs_monkey.evaluate(profile)
+    before = file_bytes(outputs)
+
+    other = profile.with_seed(7)
+    with pytest.raises(ValueError, match=r"seed is 7, .* of seed 0: call `resources.use_seed\(7\)` first"):
+        base_vs_monkey.evaluate(other)
+    monkeypatch.setenv(resources.SEED, "0")
+    resources.use_seed(7)
+    table = base_vs_monkey.evaluate(other)
+
+    assert before.items() <= file_bytes(outputs).items()
+    assert table == outputs / "data/results/smoke-seed-7/evaluation.csv"
+    weights = [of_seed.runs / "monkey/model/model.safetensors" for of_seed in (profile, other)]
+    assert weights[0].read_bytes() != weights[1].read_bytes()
+    assert other.runs == resources.runs("smoke", 7)
+    assert all(path.is_relative_to(other.runs) for path in base_vs_monkey.prediction_files(other).values())
+
+
 def test_predictions_hold_what_scores_and_images_need(outputs):
     profile = smallest_profile()
     base_vs_monkey.evaluate(profile)
@@ -76,7 +100,7 @@ def test_who_explores_gets_the_shipped_model_until_one_is_trained(
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setenv(resources.REPRODUCES, series)
     profile = profiles.load_profile("nano").with_seed(seed)
-    trained = resources.runs("nano") / "monkey" / "model"
+    trained = profile.runs / "monkey" / "model"
     monkeypatch.setattr(base_vs_monkey.finetune, "run", lambda *arguments, **options: trained)
     if has_run:
         trained.mkdir(parents=True)

@@ -21,6 +21,19 @@ def text_of(name, cell_type):
     return "\n".join(cell.source for cell in document(name).cells if cell.cell_type == cell_type)
 
 
+@pytest.mark.parametrize("name", [notebook.name for notebook in series.SERIES])
+def test_results_and_runs_are_those_of_the_seed(name):
+    code = text_of(name, "code")
+    assert len(re.findall(r"^resources\.use_seed\(seed\)$", code, flags=re.MULTILINE)) == 1
+    assert code.index("use_seed(seed)") < code.index("figures.save("), "before the first file is written"
+
+    runs = re.findall(r"resources\.runs\(([^)]*)\)", code)
+    assert all(arguments == "profile, seed" for arguments in runs), runs
+    if ".runs /" in code.replace("resources.runs", ""):
+        assert ".with_seed(seed)" in code
+    assert "data/runs" not in code and "data/lab" not in code
+
+
 @each_notebook
 def test_picture_comes_soon(name):
     sources = [cell.source for cell in document(name).cells if cell.cell_type == "code"]

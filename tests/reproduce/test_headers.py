@@ -53,6 +53,10 @@ def test_header_has_the_minutes_of_executed_notebooks(repository, tmp_path):
     failed = notebooks.read(path)
     failed.metadata["papermill"] = {"duration": 1.0, "exception": True}
     notebooks.write(failed, path.with_name("01_a.ipynb"))
+    other = notebooks.read(path)
+    other.metadata["papermill"] = {"duration": 1.0, "exception": None, "parameters": {"seed": 7}}
+    (tmp_path / "data/runs/smoke-seed-7/notebooks").mkdir(parents=True)
+    notebooks.write(other, tmp_path / "data/runs/smoke-seed-7/notebooks/02_b.ipynb")
 
     headers.write_minutes()
     rows = tables.read_csv(tmp_path / "minutes.csv")

@@ -90,10 +90,59 @@ def test_series_runs_in_order_and_then_only_what_has_changed(repository):
 
 def test_parameters_other_than_the_default_are_set(repository):
     run_series("smoke", seed=3, series=SERIES[1:2], log=lambda line: None)
-    assert printed_text("01_independent", "smoke").endswith("smoke 3\n")
+    assert printed_text("01_independent", "smoke-seed-3").endswith("smoke 3\n")
 
-    run_series("smoke", seed=4, series=SERIES[1:2], log=lambda line: None)
-    assert printed_text("01_independent", "smoke").endswith("smoke 4\n"), "another seed is another run"
+
+SEEDED = """
+from matplotlib import pyplot as plt
+from monkeylib import resources, tables
+from monkeylib.reproduce import figures
+from monkeylib.runs import RunFolder
+
+resources.use_seed(seed)
+with RunFolder.open(resources.runs(profile, seed) / "model", "training", {}) as folder:
+    folder.start()
+    folder.own("model.txt").write_text(f"trained with {seed}")
+    folder.finish()
+path = tables.write_table([{"seed": seed}], "scores", profile)
+fig, ax = plt.subplots()
+ax.plot([seed, 1])
+figures.save(fig, "curve", data=path, profile=profile, source="00_first")
+"""
+
+
+def file_bytes(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_each_seed_has_runs_and_results_of_its_own(repository):
+    write_notebook(repository / "notebooks/00_first.ipynb", SEEDED)
+    lines = []
+    options = {"series": SERIES[:1], "log": lines.append}
+    run_series("smoke", seed=0, **options)
+    before = file_bytes(resources.outputs())
+    names = {path.name for path in before}
+    assert {"00_first.ipynb", "00_first.run.json", "model.txt", "scores.csv", "curve.png"} <= names
+
+    run_series("smoke", seed=7, **options)
+    after = file_bytes(resources.outputs())
+    assert before.items() <= after.items()
+    others = [path for path in after if path not in before]
+    assert {path.name for path in others} == names
+    assert all("smoke-seed-7" in path.as_posix() for path in others)
+    assert (resources.runs("smoke", 7) / "model/model.txt").read_text() == "trained with 7"
+    (scores,) = (after[path] for path in others if path.name == "scores.csv")
+    assert scores == b"seed\n7\n"
+
+    # Both are up to date, and the outdated one of another seed takes none of the files of seed 0 with it.
+    lines.clear()
+    for seed in (0, 7):
+        assert run_series("smoke", seed=seed, **options) == []
+    assert lines == ["00_first: unchanged since its last run"] * 2
+    assert run_series("smoke", seed=7, force=True, **options) == ["00_first"]
+    assert before.items() <= file_bytes(resources.outputs()).items()
+    assert run_series("smoke", seed=0, **options) == []
+    assert {resources.SEED, resources.REPRODUCES} & os.environ.keys() == set()
 
 
 def test_failing_notebook_stops_the_series_and_the_next_call_resumes_there(repository):
@@ -165,7 +214,7 @@ def without_kernel(monkeypatch):
     """Have notebooks write a text and a run folder instead of being executed in a kernel of their own."""
 
     def write(self):
-        root = resources.runs(self.profile)
+        root = self.runs
         self.executed.write_text("executed")
         (root / "text.txt").write_text("written")
         with RunFolder.open(root / f"model-{self.notebook.name[:2]}", "training", {}) as folder:
@@ -199,11 +248,13 @@ def test_file_in_the_way_of_a_later_notebook_is_reported_before_the_first_one_ru
     assert not (file.parent / "01_independent.ipynb").exists()
 
 
-def test_series_runs_once_at_a_time_per_profile(repository, without_kernel):
+def test_series_runs_once_at_a_time_per_profile_and_seed(repository, without_kernel):
     with RunFolder.open(resources.runs("nano") / "notebooks", "series", {}):
         with pytest.raises(BlockingIOError, match="data/runs/nano/notebooks is in use by process"):
             run(only=["00"])
         assert run_series("smoke", series=SERIES[:1], log=lambda line: None) == ["00_first"]
+        resources.runs("nano", 7).mkdir()
+        assert run_series("nano", 7, series=SERIES[:1], log=lambda line: None) == ["00_first"]
 
 
 def test_only_files_of_the_series_are_removed_before_a_notebook_runs_again(repository, without_kernel):
@@ -362,6 +413,18 @@ def test_report_shows_scores_and_folders(repository):
     assert "curves.csv" not in report, "curves are not scores: figures show them"
     assert "All tables: " in report and "data/results/smoke/" in report
     assert "Figures: " in report and "data/runs/smoke/figures/" in report
+
+    with unpublished_results("smoke", 7):
+        output = io.StringIO()
+        series.print_report("smoke", Console(file=output, width=100))
+    of_seed = output.getvalue()
+    assert "50.0" not in of_seed
+    for folder in (
+        "data/results/smoke-seed-7/",
+        "runs/smoke-seed-7/figures/",
+        "runs/smoke-seed-7/notebooks/",
+    ):
+        assert folder in of_seed
 
 
 def test_notebooks_need_only_earlier_ones():

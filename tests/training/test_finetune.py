@@ -281,9 +281,20 @@ def test_fresh_run_takes_the_place_of_another_one_and_leaves_foreign_files(tmp_p
         assert (run / name).read_text() == "mine"
     assert len(list((run / "tensorboard").glob("events*"))) == 1, "the curves of one run"
 
-    # As notebooks do, whose profile and seed are parameters.
-    third = read_weights(finetune.run(profile, run, if_changed="replace"))
-    assert torch.equal(third["resampler.query"], first["resampler.query"])
+    # As notebooks do, whose profile is a parameter.
+    faster = profile.with_seed(1).with_training(lr=0.5)
+    third = read_weights(finetune.run(faster, run, if_changed="replace"))
+    assert not torch.equal(third["resampler.query"], second["resampler.query"])
+
+    # But what another seed has trained goes only where somebody says so.
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(
+        RunDiffers, match="holds a training with seed 1, which one with seed 0 does not replace"
+    ):
+        finetune.run(profile, run, if_changed="replace")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    fourth = read_weights(finetune.run(profile, run, fresh=True))
+    assert torch.equal(fourth["resampler.query"], first["resampler.query"])
 
 
 def test_run_that_ends_early_writes_no_model(tmp_path, monkeypatch):
