@@ -296,7 +296,7 @@ WAYS = {
     "captions": Way(
         "two images → caption records",
         caption_two_images,
-        14,
+        15,
         35,
         start="LocalEngine.run",
         end="gather_shards",

@@ -25,9 +25,11 @@ from PIL import Image
 
 from monkeylib import resources, tables
 from monkeylib.captions.annotations import ExpertOutput, Region
+from monkeylib.captions.engines import LocalEngine
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.input_images import list_images
-from monkeylib.captions.pipeline import LocalEngine, Pipeline, Plan
+from monkeylib.captions.pipeline import Pipeline
+from monkeylib.captions.plan import Plan
 from monkeylib.captions.record_files import SHARD_SIZE
 from monkeylib.reproduce.tables import fill_blocks, markdown_table
 

@@ -22,17 +22,14 @@ the others again.
 import json
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
-
-import numpy as np
 
 from monkeylib import resources, runs, signals
 from monkeylib.captions import filtering
@@ -41,19 +38,17 @@ from monkeylib.captions.cached_model import MAXIMUM_FAILURES
 from monkeylib.captions.composers import Composer
 from monkeylib.captions.composers.budget import SPENDING_LOCK
 from monkeylib.captions.composers.rules import RuleComposer
+from monkeylib.captions.engines import Engine, LocalEngine
 from monkeylib.captions.input_images import ImageListing, InputImage
 from monkeylib.captions.models import DependentExpert, Expert, ImageTextMatcher
+from monkeylib.captions.plan import Plan, require_earlier_images
 from monkeylib.captions.record_files import (
     OUTCOMES,
     RECORDS,
     SHARD_LIST,
     SHARD_SIZE,
-    Shard,
     ShardKey,
-    commit_shard,
-    committed_images,
     gather_shards,
-    plan_shards,
     read_damaged,
     read_entry,
     read_records,
@@ -64,22 +59,17 @@ from monkeylib.captions.stages import (
     ComposeStage,
     ExpertStage,
     MatchStage,
-    PipelineSample,
     Stage,
-    StageStatistics,
-    load_samples,
 )
-from monkeylib.digests import DigestSet, RunningDigest
-from monkeylib.images import MAX_PIXELS
-from monkeylib.progress import CountCallback, Progress, ProgressCallback
-from monkeylib.runs import RunDiffers, RunFolder
+from monkeylib.captions.summary import Summary, add_up
+from monkeylib.progress import Progress
+from monkeylib.runs import RunFolder
 
-__all__ = ["RECORDS", "InputImage", "Pipeline", "Summary", "caption_images"]
+__all__ = ["RECORDS", "InputImage", "Pipeline", "caption_images"]
 
 ANNOTATIONS, SHARDS, SUMMARY, REPORT = "annotations", "shards", "summary.json", "report.html"
 SPENDING = "spending.json"
 _OTHER_SPENDING = "spending-*.json"
-_PART = 1000  # images whose records are held in memory
 _ESTIMATE_RECORDS = 1000  # records whose prompts an estimate takes as examples
 
 # Results of models, see `result_store`, and notes about crashes, see `cached_model`.
@@ -162,13 +152,13 @@ class Pipeline:
         images: Sequence[InputImage] | ImageListing,
         out: Path | str,
         *,
-        engine: "Engine | None" = None,
+        engine: Engine | None = None,
         shard_size: int = SHARD_SIZE,
         retry_failed: bool = False,
         report: int = 0,
         fresh: bool = False,
         progress: bool = True,
-    ) -> "Summary":
+    ) -> Summary:
         """Caption images into the folder `out`, resuming an interrupted run.
 
         The whole job is checked before the first image is read: the folder, the models' weights, the
@@ -225,7 +215,7 @@ class Pipeline:
 
             with self._open(out, settings, inputs, fresh) as folder:
                 if "images.digest" in folder.changes:
-                    _require_earlier_images(folder, plan)
+                    require_earlier_images(plan, out / SHARDS, out)
                 bars.print(_describe(len(images), stages, engine, shard_size, out))
                 for remark in folder.remarks:
                     bars.print(f"monkeylib: {resources.display_path(out)}: {remark}")
@@ -307,15 +297,15 @@ class Pipeline:
     def _run(
         self,
         folder: RunFolder,
-        plan: "Plan",
+        plan: Plan,
         stages: Sequence[Stage],
-        engine: "Engine",
+        engine: Engine,
         retry_failed: bool,
         report: int,
         bars: Progress,
         progress: bool,
         start: float,
-    ) -> "Summary":
+    ) -> Summary:
         """Caption images into a locked folder."""
         out, shard_folder = folder.path, folder.path / SHARDS
 
@@ -339,7 +329,7 @@ class Pipeline:
         # Engines are generators: the shards run while their statistics are added up.
         shards = plan.shards({key.name for key in missing}) if missing else iter(())
         finished = engine.run(shards, stages, shard_folder, bars.advance if progress else None)
-        statistics = _add_up(stages, finished)
+        statistics = add_up(stages, finished)
 
         manifest = gather_shards(shard_folder, plan.keys, out)
         remove_other_shards(shard_folder, {key.name for key in plan.keys})
@@ -447,106 +437,7 @@ def _input_paths(images: Sequence[InputImage] | ImageListing) -> list[Path]:
     return sorted({image.image.parent for image in images if isinstance(image.image, Path)})
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The shards of a run. Images that are listed, not held in memory, are listed again when they are run.
-
-    Fields:
-        images: the images.
-        keys: what the shards are known by.
-        images_digest: digest of the names, contents and original captions of the images.
-        plan: divides the images into shards.
-        held: the shards of images that are held in memory anyway; else None.
-    """
-
-    images: Sequence[InputImage] | ImageListing
-    keys: list[ShardKey]
-    images_digest: str
-    plan: partial[Iterator[Shard]]
-    held: list[Shard] | None = field(default=None, repr=False)
-
-    @classmethod
-    def make(
-        cls,
-        images: Sequence[InputImage] | ImageListing,
-        provenance: Sequence[Any],
-        shard_size: int,
-        progress: CountCallback,
-    ) -> "Plan":
-        """Plan the shards of images.
-
-        Raises:
-            ValueError: the size is below 1.
-        """
-        plan = partial(plan_shards, images, provenance, shard_size)
-        keys = []
-        digest = RunningDigest()
-        held = None if isinstance(images, ImageListing) else []
-        for shard in plan(progress):
-            keys.append(shard.key)
-            for image_key in _image_keys(shard):
-                digest.add(image_key)
-            if held is not None:
-                held.append(shard)
-        return cls(images, keys, digest.digest(), plan, held)
-
-    def shards(self, names: Collection[str] | None = None) -> Iterator[Shard]:
-        """Yield the shards, or those of some names.
-
-        Raises:
-            ValueError: the images have changed since the shards were planned.
-        """
-        keys = iter(self.keys)
-        for shard in self.plan() if self.held is None else self.held:
-            if shard.key != next(keys, None):
-                raise ValueError("images were changed while the run was planned: run it again")
-            if names is None or shard.key.name in names:
-                yield shard
-
-
-def _image_keys(shard: Shard) -> Iterator[tuple[str, str, str]]:
-    """Yield name, SHA-256 and original caption of each image."""
-    for image, sha256 in zip(shard.images, shard.sha256, strict=True):
-        yield image.name, sha256, image.original_caption
-
-
-def _require_earlier_images(folder: RunFolder, plan: Plan) -> None:
-    """Check that all images that the folder has records of are among those of a plan.
-
-    An image that could not be read may have been replaced. Of each image 16 bytes are held in memory.
-
-    Raises:
-        RunDiffers: one is missing, or has changed.
-    """
-    rows = (
-        (DigestSet.number(json.dumps(image_key)), DigestSet.number(image_key[0]))
-        for shard in plan.shards()
-        for image_key in _image_keys(shard)
-    )
-    # Of an image, and of its name alone.
-    numbers = np.fromiter(rows, np.dtype(("u8", 2)), sum(key.count for key in plan.keys))
-    images, names = DigestSet(numbers[:, 0]), DigestSet(numbers[:, 1])
-
-    lost, first = 0, ""
-    for image_key in committed_images(folder.path / SHARDS):
-        name, sha256, _ = image_key
-        if name not in names:
-            problem = f"{name} is missing"
-        elif sha256 and json.dumps(image_key) not in images:
-            problem = f"{name} or its original caption has changed"
-        else:
-            continue
-        lost, first = lost + 1, first or problem
-
-    if lost:
-        raise RunDiffers(
-            f"{resources.display_path(folder.path)} holds captions of {lost} images that are not among "
-            f"these, such as the first: {first}. Images may be added to a run, but not taken away: replace "
-            "it with --fresh, or name another folder"
-        )
-
-
-def _describe(image_count: int, stages: Sequence[Stage], engine: "Engine", shard_size: int, out: Path) -> str:
+def _describe(image_count: int, stages: Sequence[Stage], engine: Engine, shard_size: int, out: Path) -> str:
     """Return a line about the device, the models, the images and the folder of a run."""
     device = "CPU"
     # Models that compute with torch have imported it by now.
@@ -591,7 +482,7 @@ def _is_finished(folder: Path, key: ShardKey, retry_failed: bool) -> bool:
     return not (retry_failed and entry["failed"])
 
 
-def _write_report(out: Path, images: Iterable[InputImage], count: int, summary: "Summary") -> None:
+def _write_report(out: Path, images: Iterable[InputImage], count: int, summary: Summary) -> None:
     """Write report.html about some images, failures first."""
     from monkeylib.captions.report import build_report
     from monkeylib.captions.totals import select_for_report
@@ -604,220 +495,3 @@ def _write_report(out: Path, images: Iterable[InputImage], count: int, summary: 
 
     facts = {"seconds": f"{summary.seconds:.0f}", "US$": f"{summary.cost:.2f}"}
     build_report(records, sources, notes=notes, totals=totals, facts=facts).write(out / REPORT)
-
-
-def _add_up(
-    stages: Sequence[Stage], runs: Iterable[Sequence[StageStatistics]]
-) -> tuple[StageStatistics, ...]:
-    """Return the statistics of each stage over all shards, as an engine yields them."""
-    totals = {stage.name: StageStatistics(stage.name) for stage in stages}
-    for statistics in runs:
-        for stage in statistics:
-            totals[stage.stage] += stage
-    return tuple(totals.values())
-
-
-# --- engines ----------------------------------------------------------------------------------------------
-#
-# An engine takes the shards that are not committed yet, brings each through all stages, and commits it. It
-# knows nothing else of the pipeline. If it is killed, only the shards and batches at work are lost.
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """Images of a shard on their way through the stages.
-
-    Fields:
-        key: the shard.
-        images: some of its images, in order, or all.
-        sha256: their digests.
-        samples: the images with the results of the stages so far.
-        statistics: statistics of the stages so far.
-    """
-
-    key: ShardKey
-    images: tuple[InputImage, ...]
-    sha256: tuple[str, ...]
-    samples: tuple[PipelineSample, ...] = ()
-    statistics: tuple[StageStatistics, ...] = ()
-
-
-def divide_shard(shard: Shard, size: int) -> Iterator[ShardTask]:
-    """Yield tasks of up to `size` images of a shard, in their order."""
-    for start in range(0, len(shard.images), size):
-        part = slice(start, start + size)
-        yield ShardTask(shard.key, shard.images[part], shard.sha256[part])
-
-
-def load_images(task: ShardTask) -> ShardTask:
-    """Read the sizes of a task's images."""
-    return replace(task, samples=tuple(load_samples(task.images, task.sha256)))
-
-
-def run_stage(stage: Stage, task: ShardTask, progress: ProgressCallback | None = None) -> ShardTask:
-    """Bring a shard through one more stage."""
-    samples, statistics = stage(task.samples, progress)
-    return replace(task, samples=tuple(samples), statistics=(*task.statistics, statistics))
-
-
-def finish_records(task: ShardTask, stages: Sequence[Stage]) -> Iterator[Record]:
-    """Yield the records of a task that has been through all stages."""
-    provenance = tuple(item for stage in stages for item in stage.provenance)
-    for sample in task.samples:
-        # An image that could not be read has no provenance: no model saw it.
-        if sample.record.sha256:
-            sample = sample.with_record(provenance=provenance)
-        yield sample.record
-
-
-class Engine(Protocol):
-    """Runs stages over shards."""
-
-    def run(
-        self,
-        shards: Iterable[Shard],
-        stages: Sequence[Stage],
-        folder: Path,
-        progress: ProgressCallback | None,
-    ) -> Iterator[Sequence[StageStatistics]]:
-        """Commit each shard in `folder`, and yield its statistics."""
-
-
-@dataclass(frozen=True)
-class LocalEngine:
-    """Runs in this process: shard by shard.
-
-    A batch of images goes through all experts and the matcher before the next one, so that each image is
-    decoded once. Then the captions of `_PART` images are composed, and their records written.
-
-    Args:
-        low_memory: bring the full shard through a stage before the next one, and free its model, so that
-            never more than one is loaded. It is loaded again for the next shard.
-    """
-
-    low_memory: bool = False
-
-    def run(
-        self,
-        shards: Iterable[Shard],
-        stages: Sequence[Stage],
-        folder: Path,
-        progress: ProgressCallback | None,
-    ) -> Iterator[Sequence[StageStatistics]]:
-        """Commit each shard in `folder`, and yield its statistics."""
-        for shard in shards:
-            totals: dict[str, StageStatistics] = {}
-            commit_shard(folder, shard, self._records(shard, stages, totals, progress))
-            yield tuple(totals.values())
-
-    def _records(
-        self,
-        shard: Shard,
-        stages: Sequence[Stage],
-        totals: dict[str, StageStatistics],
-        progress: ProgressCallback | None,
-    ) -> Iterator[Record]:
-        """Yield the records of a shard, and add its statistics up in `totals`."""
-        for task in divide_shard(shard, len(shard.images) if self.low_memory else _PART):
-            if self.low_memory:
-                task = load_images(task)
-                for stage in stages:
-                    task = run_stage(stage, task, progress)
-                    stage.release()
-            else:
-                task = _annotate_in_batches(task, [stage for stage in stages if stage.reads_images], progress)
-                for stage in stages:
-                    if not stage.reads_images:
-                        task = run_stage(stage, task, progress)
-
-            for statistics in task.statistics:
-                name = statistics.stage
-                totals[name] = totals.get(name, StageStatistics(name)) + statistics
-            yield from finish_records(task, stages)
-
-
-def _annotate_in_batches(
-    task: ShardTask, stages: Sequence[Stage], progress: ProgressCallback | None
-) -> ShardTask:
-    """Bring images through the stages that read them, batch by batch. The next one is decoded meanwhile."""
-    size = max((stage.cached_model.batch_size for stage in stages), default=len(task.images))
-    samples: list[PipelineSample] = []
-    totals = {stage.name: StageStatistics(stage.name) for stage in stages}
-
-    def load(start: int) -> list[PipelineSample]:
-        # The images of two batches may have as many pixels together as a single one.
-        part = slice(start, start + size)
-        return load_samples(task.images[part], task.sha256[part], largest_in_memory=MAX_PIXELS // (2 * size))
-
-    starts = range(0, len(task.images), size)
-    with ThreadPoolExecutor(1) as loader:
-        ahead = loader.submit(load, 0)
-        for next_start in (*starts[1:], None):
-            batch = ahead.result()
-            if next_start is not None:
-                ahead = loader.submit(load, next_start)
-
-            for stage in stages:
-                batch, statistics = stage(batch, progress)
-                totals[stage.name] += statistics
-            samples += [replace(sample, pixels=None) for sample in batch]
-
-    return replace(task, samples=tuple(samples), statistics=tuple(totals.values()))
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Statistics of a run.
-
-    Fields:
-        records: images in `records.jsonl`.
-        described: images with a caption on which every stage succeeded.
-        undescribed: images on which every stage succeeded, but about which there is nothing to say.
-        failed: images with failures.
-        pending: those of them that the next run tries again.
-        shards: number of shards.
-        already: shards that an earlier run had committed.
-        seconds: from the first checksum to the last file.
-        stages: statistics of each stage.
-    """
-
-    records: int
-    described: int
-    undescribed: int
-    failed: int
-    pending: int
-    shards: int
-    already: int
-    seconds: float
-    stages: tuple[StageStatistics, ...]
-
-    @property
-    def cost(self) -> float:
-        """US dollars that paid services cost."""
-        return sum(stage.cost for stage in self.stages)
-
-    def sentence(self) -> str:
-        """Return how many images were described, how many were not, and how many failed."""
-        text = f"{self.described} described, {self.undescribed} without a description, {self.failed} failed"
-        if self.pending:
-            text += f", of which {self.pending} are tried again by the next run"
-        return f"{self.records} image{'' if self.records == 1 else 's'}: {text}."
-
-    def rows(self) -> list[dict[str, str | int | float]]:
-        """Return a row per stage, for a table."""
-        rows: list[dict[str, str | int | float]] = []
-        for stage in self.stages:
-            speed = stage.computed / stage.seconds if stage.seconds else 0.0
-            rows.append(
-                {
-                    "stage": stage.stage,
-                    "computed": stage.computed,
-                    "cached": stage.cached,
-                    "failed": stage.failed,
-                    "seconds": round(stage.seconds, 1),
-                    "images/s": round(speed, 2),
-                    "US$": round(stage.cost, 4),
-                }
-            )
-
-        return rows

@@ -29,9 +29,10 @@ import numpy as np
 from PIL import Image
 
 from monkeylib.captions.annotations import Record
+from monkeylib.captions.engines import ShardTask, finish_records
 from monkeylib.captions.image_containers import StoredImage
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.pipeline import ANNOTATIONS, Pipeline, ShardTask, finish_records
+from monkeylib.captions.pipeline import ANNOTATIONS, Pipeline
 from monkeylib.captions.ray_engine import RayEngine, as_column, pack, unpack
 from monkeylib.captions.record_files import ShardKey, records_table
 from monkeylib.captions.stages import Stage

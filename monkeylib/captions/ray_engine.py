@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from monkeylib.captions.annotations import Record
+from monkeylib.captions.engines import ShardTask, divide_shard, finish_records, run_stage
 from monkeylib.captions.failures import StageFailed
-from monkeylib.captions.pipeline import ShardTask, divide_shard, finish_records, run_stage
 from monkeylib.captions.record_files import Shard, commit_shard
 from monkeylib.captions.stages import PipelineSample, Stage, StageStatistics, load_samples
 from monkeylib.progress import ProgressCallback

@@ -16,9 +16,10 @@ from monkeylib.progress import say, say_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from monkeylib.captions.engines import Engine
     from monkeylib.captions.exports import ExportStatistics
     from monkeylib.captions.input_images import InputImage
-    from monkeylib.captions.pipeline import Engine, Summary
+    from monkeylib.captions.summary import Summary
 
 # Exit codes beside 0 (all images have been through all stages) and 2 (an error).
 FAILED_IMAGES = 3  # finished; some images failed, and would fail again
@@ -266,7 +267,7 @@ def caption(
 
 
 def _local_engine(low_memory: bool) -> "Engine":
-    from monkeylib.captions.pipeline import LocalEngine
+    from monkeylib.captions.engines import LocalEngine
 
     return LocalEngine(low_memory)
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from monkeylib.captions import input_images, pipeline
-from monkeylib.captions.pipeline import LocalEngine
+from monkeylib.captions.engines import LocalEngine
 from monkeylib.captions.record_files import read_records
 from tests.support.caption_models import Colours
 from tests.support.caption_runs import IMAGES, build_pipeline, outcome, run_pipeline

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from monkeylib import signals
 from monkeylib.captions import pipeline
 from monkeylib.captions.annotations import ExpertOutput, Provenance, Region
 from monkeylib.captions.composers import rules
+from monkeylib.captions.engines import LocalEngine
 from monkeylib.captions.experts import Expert
 from monkeylib.captions.failures import StageFailed
 from monkeylib.captions.input_images import find_images, list_images
-from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.record_files import read_records
 from monkeylib.digests import bytes_digest
 from monkeylib.runs import RunDiffers
@@ -102,24 +101,6 @@ def test_every_image_gets_a_record_in_order(images, tmp_path):
     assert [item.expert for item in records[0].provenance[1:]] == ["filter", "rules"]
     assert list(read_records(tmp_path / "out" / "records.jsonl")) == records
     assert expert.batches == [2, 2, 1]
-
-
-def test_next_batch_is_decoded_while_a_model_runs(images, tmp_path, monkeypatch):
-    loaded = threading.Event()
-    load_samples = pipeline.load_samples
-
-    def load(batch, *arguments, **options):
-        if batch[0].name == "2.png":
-            loaded.set()
-        return load_samples(batch, *arguments, **options)
-
-    class Waiting(Colours):
-        def annotate(self, images):
-            assert loaded.wait(60), "the second batch is not decoded before the first one has ended"
-            return super().annotate(images)
-
-    monkeypatch.setattr(pipeline, "load_samples", load)
-    assert not any(record.failures for record in _run(images, Waiting(), tmp_path / "out"))
 
 
 def test_rerun_computes_only_what_is_missing(images, tmp_path):

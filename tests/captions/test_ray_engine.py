@@ -11,8 +11,8 @@ from PIL import Image
 
 from monkeylib.captions import input_images, pipeline, ray_engine
 from monkeylib.captions.composers import chat
+from monkeylib.captions.engines import LocalEngine
 from monkeylib.captions.failures import StageFailed
-from monkeylib.captions.pipeline import LocalEngine
 from monkeylib.captions.ray_engine import Pool, RayEngine
 from monkeylib.captions.record_files import read_records
 from monkeylib.images import read_image

@@ -10,7 +10,7 @@ from monkeylib.captions import experts, filtering, pipeline, stages
 from monkeylib.captions.annotations import ExpertOutput
 from monkeylib.captions.experts.segments import CaptionedSegments
 from monkeylib.captions.input_images import InputImage
-from monkeylib.captions.record_files import write_records
+from monkeylib.captions.record_files import read_records, write_records
 from monkeylib.captions.stages import load_samples
 from monkeylib.images import ImageWarning
 from tests.support.caption_models import Billed, ChecksumMatcher, Colours, Halves, Shades, score
@@ -44,7 +44,7 @@ def run_pipeline(
     """Return the summary and the records of a pipeline that filters nothing."""
     captioner = pipeline.Pipeline(models, matcher, composer, OPEN, **options)
     summary = captioner.run(images, out, retry_failed=retry_failed, fresh=fresh, progress=False)
-    return summary, list(pipeline.read_records(out / pipeline.RECORDS))
+    return summary, list(read_records(out / pipeline.RECORDS))
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_notices_of_an_image_are_in_its_record_and_said(tmp_path):
 
     assert record.status == "ok" and record.notices == (notice,)
     write_records([record], tmp_path / "a.parquet")
-    assert list(pipeline.read_records(tmp_path / "a.parquet")) == [record]
+    assert list(read_records(tmp_path / "a.parquet")) == [record]
 
 
 # --- matching -------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_filter_judges_by_the_matching_score(images, tmp_path):
 
     captioner = pipeline.Pipeline([Colours()], Sceptic())
     captioner.run(images, tmp_path, progress=False)
-    red, green, _ = pipeline.read_records(tmp_path / pipeline.RECORDS)
+    red, green, _ = read_records(tmp_path / pipeline.RECORDS)
 
     assert [region.text for region in red.regions] == ["red"] and not red.dropped
     assert not green.regions and green.dropped[0].reason == "match 0.40 is not above 0.4"
@@ -254,20 +254,6 @@ def test_missing_region_captions_are_recorded(images, tmp_path):
 # --- images in memory -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_image_is_decoded_once_for_all_experts(low_memory, images, tmp_path, monkeypatch):
-    opened = []
-    read = InputImage.read
-    monkeypatch.setattr(InputImage, "read", lambda self: opened.append(self.name) or read(self))
-    captioner = pipeline.Pipeline([Colours(), Halves()], None, None, OPEN, batch_size=2)
-    engine = pipeline.LocalEngine(low_memory)
-    captioner.run(images, tmp_path, engine=engine, progress=False)
-
-    # With little memory, they are opened for their sizes, and again by each stage.
-    times = 3 if low_memory else 1
-    assert sorted(opened) == sorted(times * [image.name for image in images])
-
-
 def test_sample_goes_to_another_process_without_its_pixels(images):
     (sample,) = load_samples(images[:1], ["0" * 64], largest_in_memory=16 * 10)
     assert sample.pixels is not None and sample.open() is sample.pixels
@@ -301,7 +287,7 @@ def test_changed_filter_runs_no_expert_again(images, tmp_path):
 
     assert colours.batches == [] and composer.composed == 3
 
-    (first, *_) = pipeline.read_records(tmp_path / pipeline.RECORDS)
+    (first, *_) = read_records(tmp_path / pipeline.RECORDS)
     assert not first.regions and first.provenance[1].settings["thresholds"]["region"] == 0.95
 
 

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 from monkeylib.captions import input_images, pipeline
+from monkeylib.captions.engines import Engine
 from monkeylib.captions.experts.segments import CaptionedSegments
+from monkeylib.captions.summary import Summary
 from tests.support.caption_models import ChecksumMatcher, Colours, Halves, Shades
 
 IMAGES = 500
@@ -17,9 +19,7 @@ def build_pipeline() -> pipeline.Pipeline:
     return pipeline.Pipeline(experts, ChecksumMatcher(), batch_size=16)
 
 
-def run_pipeline(
-    folder: Path, out: Path, engine: pipeline.Engine | None = None, **options
-) -> pipeline.Summary:
+def run_pipeline(folder: Path, out: Path, engine: Engine | None = None, **options) -> Summary:
     """Caption the images of a folder in shards of 40."""
     inputs = input_images.find_images([folder])
     return build_pipeline().run(inputs, out, engine=engine, shard_size=SHARD, progress=False, **options)
