@@ -2,20 +2,41 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_CHROMIUM = "there is no Chromium: install it or Google Chrome, or name one in CHROMIUM"
+
+
+def find_chromium(playwright):
+    """Return the path of Chromium: the one in CHROMIUM, the machine's, or playwright's; None without any."""
+    if path := os.environ.get("CHROMIUM"):
+        return path
+    paths = [path for name in NAMES if (path := shutil.which(name))]
+    own = playwright.chromium.executable_path
+    return next(iter([*paths, *([own] if Path(own).exists() else [])]), None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say aloud that nothing was tested, where a run of points and letters would hide it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(NO_CHROMIUM in str(report.longrepr) for report in skipped)
+    if count:
+        terminalreporter.section("NOT TESTED IN A BROWSER", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{count} tests were skipped: {NO_CHROMIUM}.")
 
 
 @pytest.fixture(scope="package")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="`make test-browser` has it")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium: install one, or name it in CHROMIUM")
     with sync_api.sync_playwright() as playwright:
+        path = find_chromium(playwright)
+        if path is None:
+            pytest.skip(NO_CHROMIUM)
         # Its sandbox takes rights that a container may not have; only our own page is opened.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
 

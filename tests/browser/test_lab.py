@@ -42,7 +42,7 @@ class Move:
 NOTEBOOKS = {
     "00_start_here": (1, [Move("question", "how much is the juice?", "tiles, LoRA per tile\n1.75")]),
     "02_lora_encoder": (3, [Move("block", "ArrowLeft")]),
-    "06_evaluation": (3, [Move("of \\d+"), Move("of \\d+", "ArrowLeft")]),
+    "06_evaluation": (3, [Move("of [0-9]+"), Move("of [0-9]+", "ArrowLeft")]),
     "08_visualization": (5, [Move("token", "ArrowRight"), Move("resampler")]),
 }
 IMAGES = ("image/png", "image/jpeg")
@@ -66,7 +66,7 @@ def lab(tmp_path_factory):
 
     runtime = folder / "runtime"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0"]
-    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}", "--LabApp.news_url=None"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={folder}"]
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(
             command, env=environment | {"JUPYTER_RUNTIME_DIR": str(runtime)}, stdout=log, stderr=log
