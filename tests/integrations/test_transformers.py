@@ -13,6 +13,8 @@ from monkeylib import resources
 from monkeylib.model import MonkeyVisionConfig
 from tests.support import random_monkey
 
+# In the environment of the harnesses, torchvision is there, and cannot always be imported.
+DECLARE = "from tests.support.torchvision_operators import declare; declare()"
 IMPORTS = {
     "monkeylib first": "import monkeylib, transformers",
     "transformers first": "from transformers import AutoModel, AutoProcessor; import monkeylib",
@@ -47,7 +49,7 @@ def messages(make_image):
 
 @pytest.mark.parametrize("order", IMPORTS)
 def test_auto_classes_find_monkey(folder, order):
-    program = f"folder = {os.fspath(folder)!r}\n{IMPORTS[order]}\n{LOAD}"
+    program = f"{DECLARE}\nfolder = {os.fspath(folder)!r}\n{IMPORTS[order]}\n{LOAD}"
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=resources.REPOSITORY, capture_output=True, text=True, check=True
     )

@@ -1,4 +1,5 @@
 from importlib.util import find_spec
+from unittest import mock
 
 import pytest
 from transformers import LlamaConfig, Qwen2VLConfig
@@ -11,12 +12,20 @@ from monkeylib.raising.bases import (
     quantize_language_model,
 )
 from tests.raising.conftest import noise_image
+from tests.support import tiny_vlms
 from tests.support.raised_models import CHAT_TEMPLATE, save_base
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_base(tmp_path_factory.mktemp("base") / "llava")
+
+
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory):
+    """A base with layers as wide as a block of 4-bit weights, which bitsandbytes needs on some CPUs."""
+    with mock.patch.dict(tiny_vlms.TEXT, hidden_size=64, intermediate_size=64):
+        return save_base(tmp_path_factory.mktemp("wide") / "llava")
 
 
 def test_base_is_loaded_with_its_processor(folder):
@@ -64,9 +73,9 @@ def test_quantising_needs_bitsandbytes(folder):
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is optional")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_base_is_raised_and_trained(bits, folder):
-    base = load_base(folder, bits, device_map={"": "cpu"})
-    raised = raise_resolution(base, load_base_processor(folder), rank=2)
+def test_quantised_base_is_raised_and_trained(bits, wide_folder):
+    base = load_base(wide_folder, bits, device_map={"": "cpu"})
+    raised = raise_resolution(base, load_base_processor(wide_folder), rank=2)
     set_trainable(raised.model)
 
     quantised = {

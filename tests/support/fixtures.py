@@ -35,6 +35,13 @@ def _short_training_runs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _gradients() -> Iterator[None]:
+    """Compute gradients again after a test that imports VLMEvalKit, which turns them off for the process."""
+    yield
+    torch.set_grad_enabled(True)
+
+
 @pytest.fixture()
 def complete_training_runs(monkeypatch) -> None:
     """Have training runs do all that they do for users."""
