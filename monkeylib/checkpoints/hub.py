@@ -49,9 +49,12 @@ def fetch_model(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=list(_FILES)))
     except (HfHubHTTPError, OSError, ValueError) as error:
+        # The client's own words then say what a setting forbids, which may be ours alone.
+        is_offline = constants.HF_HUB_OFFLINE
+        cause = "none is reachable from here, or HF_HUB_OFFLINE is set" if is_offline else first_line(error)
         reason = (
-            f"it is no folder, and no model hub gave a model of that name ({first_line(error)}); check the "
-            "name, or connect to a hub"
+            f"it is no folder, and no model hub gave a model of that name ({cause}); check the name, or "
+            "connect to a hub"
         )
         raise FileNotFoundError(
             f"there is no checkpoint at {name}: {resources.suggest_model(name, reason)}"

@@ -137,10 +137,7 @@ def _check_question(question: list[str], questions: Path | None, prompt: str, so
 
     takes_question = get_template(prompt or "vqa").takes_question
     if len(question) > 1:
-        raise ValueError(
-            f"the question came in {len(question)} parts: put it between quotes, as in: monkeylib answer "
-            f'{shlex.quote(sources[0])} "{" ".join(question)}"'
-        )
+        raise ValueError(_explain_parts(question, sources[0]))
 
     if questions is None:
         text = question[0] if question else ""
@@ -157,6 +154,31 @@ def _check_question(question: list[str], questions: Path | None, prompt: str, so
     if str(questions) == "-" and "-" in sources:
         raise ValueError("the image and the questions cannot both come from standard input: name a file")
     return ""
+
+
+def _explain_parts(parts: list[str], image: str) -> str:
+    """Return what to do about several arguments where one question is expected."""
+    command = f"monkeylib answer {shlex.quote(image)}"
+    number_of_images = next(
+        (number for number, part in enumerate(parts) if not Path(part).is_file()), len(parts)
+    )
+    if number_of_images:
+        return (
+            f"{number_of_images + 1} images came, and one is expected: name others of the same question "
+            f'by --image, as in: {command} "QUESTION" --image {shlex.quote(parts[0])}; and where it is about '
+            "each alone, call the command for each"
+        )
+
+    # Words that a shell has split have no spaces.
+    if all(" " in part.strip() for part in parts):
+        return (
+            f"{len(parts)} questions came, and one is expected: write each into a line of a file, as in: "
+            f"{command} --questions FILE"
+        )
+    return (
+        f"the question came in {len(parts)} parts: put it between quotes, as in: {command} "
+        f'"{" ".join(parts)}"'
+    )
 
 
 def _responders(

@@ -269,9 +269,13 @@ def base_folder(profile: Profile) -> Path:
     """
     folder = resources.REPOSITORY / profile.base_checkpoint
     if not (folder / "config.json").is_file():
+        otherwise = (
+            "name a checkpoint folder, which holds a config.json (nano-base is part of the repository, and "
+            "`make nano-base` trains it anew)"
+        )
         raise FileNotFoundError(
-            f"There is no base model at {resources.display_path(folder)}: name a checkpoint folder, which "
-            "holds a config.json (nano-base is part of the repository, and `make nano-base` trains it anew)."
+            f"there is no base model at {resources.display_path(folder)}: "
+            f"{resources.suggest_model(folder.name, otherwise)}"
         )
     return folder
 

@@ -119,6 +119,10 @@ def _check(
     tile_size: int | None,
     resize_mode: ResizeMode,
 ) -> RaisingCheck:
+    if not isinstance(model, PreTrainedModel):
+        raise _CannotBeRaisedError(
+            "is no model of transformers: load the base by AutoModelForImageTextToText"
+        )
     if reason := refusal(model.config):
         raise _CannotBeRaisedError(reason)
 

@@ -99,6 +99,7 @@ def test_model_that_no_hub_gives_is_said_in_one_sentence(hub_at, closed_port):
     with pytest.raises(FileNotFoundError, match="no model hub gave a model of that name") as raised:
         hub.fetch_model("nobody/no-model")
     assert "\n" not in str(raised.value)
+    assert "none is reachable from here" in str(raised.value)
 
 
 def test_model_of_a_run_that_is_not_finished_is_not_looked_for_on_a_hub(tmp_path, monkeypatch):

@@ -352,6 +352,10 @@ def test_raised_folder_answers_and_a_base_is_raised(call, image, tmp_path):
         ([], 'there is no question; give one behind the image: monkeylib answer IMAGE "QUESTION"'),
         ([" "], 'there is no question; give one behind the image: monkeylib answer IMAGE "QUESTION"'),
         (["what", "is", "it?"], "the question came in 3 parts: put it between quotes"),
+        (
+            ["what is it?", "who is it?"],
+            "2 questions came, and one is expected: write each into a line of a file",
+        ),
     ],
 )
 def test_question_that_is_none_is_reported_before_anything_is_loaded(
@@ -360,6 +364,12 @@ def test_question_that_is_none_is_reported_before_anything_is_loaded(
     monkeypatch.setattr(options, "import_model_libraries", pytest.fail)
     code, output, errors = call("answer", image, *arguments)
     assert (code, output) == (2, "") and sentence in errors
+
+
+def test_several_images_before_the_question_are_told_from_parts_of_it(call, image):
+    code, output, errors = call("answer", image, image, "what is it?")
+    assert (code, output) == (2, "")
+    assert "2 images came, and one is expected" in errors and f'"QUESTION" --image {image}' in errors
 
 
 @pytest.mark.parametrize("command", [["answer", "gone.png", "What?"], ["chat", "gone.png"]])

@@ -26,6 +26,13 @@ def test_check_changes_nothing(llava):
     assert "tile_index" not in llava.processor(images=noise_image(), text="<image>")
 
 
+def test_what_is_no_model_of_transformers_is_refused(monkey):
+    with pytest.raises(
+        ValueError, match="^Monkey cannot be raised: it is no model of transformers: load the base by"
+    ):
+        raise_resolution(monkey, None, grid="2x2")
+
+
 def refuse(model, processor, match, **options):
     """The check says why, and raising the model raises the same sentence."""
     check = check_raising(model, processor, **options)

@@ -132,6 +132,10 @@ def test_missing_base_model_raises(tmp_path):
         finetune.run(profile, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
+    misspelt = smoke_profile(base_checkpoint=str(tmp_path / "nano-bse"))
+    with pytest.raises(FileNotFoundError, match="no base model at .*nano-bse: did you mean nano-base?"):
+        finetune.run(misspelt, tmp_path / "run")
+
 
 def test_one_batch_is_learned_by_heart(batch):
     torch.manual_seed(0)

@@ -259,9 +259,11 @@ class DatasetRecords:
         self._parse = parse
         self._image_limits = entry.image_limits
 
-        # Images are named from the folder that the entry states, else from the root or from the file's own.
+        # Images are named from the folder that the entry states, else from the root, or from the dataset's
+        # own folder: that of its file, or the one that holds its files.
         self._folders = [root / Path(entry.images or "").expanduser()]
-        own_folder = (root / entry.paths[0]).parent
+        path = root / entry.paths[0]
+        own_folder = path if path.is_dir() else path.parent
         if entry.images is None and own_folder.resolve() != root.resolve():
             self._folders.append(own_folder)
 

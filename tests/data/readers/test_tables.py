@@ -1,5 +1,6 @@
 """Parquet files, saved folders and datasets of the hub are read into records."""
 
+import json
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_parquet_and_saved_folders_are_read_by_their_columns(folder):
 
     with pytest.raises(ValueError, match="the dataset pets has no split train: it has dev"):
         files.read(folder, "datasets", "saved", **named)
+
+
+def test_images_beside_the_files_of_a_folder_are_those_of_its_records(folder, monkeypatch):
+    """A folder is given from without, where no image has such a name."""
+    pytest.importorskip("datasets")
+    documents = folder / "documents"
+    documents.mkdir()
+    (documents / "beside.png").write_bytes(files.png(5, 5))
+    row = {"image": "beside.png", "question": "what?", "answer": "x"}
+    (documents / "train.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.chdir(folder)
+
+    (records,) = load_mixture("documents").sets
+    assert records[0].open_images()[0].size == (5, 5)
 
 
 def test_hub_dataset_is_loaded_by_its_id(folder, monkeypatch):
