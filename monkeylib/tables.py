@@ -135,11 +135,15 @@ def read_table(name: str, profile: str) -> list[dict[str, Value]]:
     path = table_path(name, profile)
     if not path.exists():
         with_seed = f" SEED={resources.seed()}" if resources.seed() != 0 else ""
-        raise FileNotFoundError(
-            f"{resources.display_path(path)} doesn't exist yet: "
-            f"make it with `make reproduce PROFILE={profile}{with_seed}`"
-            + (", and `monkeylib reproduce --publish`." if _is_committed(path) else ".")
-        )
+        remedy = f"make it with `make reproduce PROFILE={profile}{with_seed}`"
+        if _is_committed(path):
+            remedy += ", and `monkeylib reproduce --publish`"
+        elif with_seed and profile == resources.COMMITTED_PROFILE:
+            remedy = (
+                f"unset {resources.SEED} to read the table of seed 0, or {remedy}, whose tables lie in "
+                "data/reproduced"
+            )
+        raise FileNotFoundError(f"{resources.display_path(path)} doesn't exist yet: {remedy}.")
 
     return read_csv(path)
 

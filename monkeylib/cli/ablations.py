@@ -48,6 +48,8 @@ def ablations(
     from monkeylib.experiments import claims, grid
     from monkeylib.tables import print_table
 
+    # The grid names its seeds itself; a notebook's kernel may have chosen another one for its tables.
+    resources.use_seed(0)
     loaded = profiles.load_profile(profile)
     cells = grid.list_cells(only or (), rendering or (), seed or ())
     if dry_run:

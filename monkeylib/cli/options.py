@@ -97,7 +97,7 @@ Json = Annotated[
 
 
 def default_checkpoint() -> Path:
-    """Return the nano model that notebook 05 has trained here, or else the one in the repository.
+    """Return the nano model that notebook 05 has trained here with seed 0, or else the one in the repository.
 
     Without either, its base model answers, with a note on standard error.
     """

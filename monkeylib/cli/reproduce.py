@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from monkeylib import resources
-from monkeylib.cli import options
 from monkeylib.progress import say_error
 
 
 def reproduce(
-    profile: options.Profile = resources.COMMITTED_PROFILE,
+    profile: Annotated[str, typer.Option(help="Name of a profile (`monkeylib profiles` lists them).")] = (
+        resources.COMMITTED_PROFILE
+    ),
     seed: Annotated[
         int,
         typer.Option(
@@ -54,7 +55,7 @@ def reproduce(
             f"the notebooks run under one of monkeylib's profiles, got the file {profile}: name one of "
             f"{', '.join(profiles.profile_names())}, or train yours by `monkeylib train --profile {profile}`"
         )
-    profiles.load_profile(profile)
+    profiles.load_profile(profile).with_seed(seed)
     if publish and (profile, seed) != (resources.COMMITTED_PROFILE, 0):
         raise ValueError(
             f"The committed notebooks are those of profile {resources.COMMITTED_PROFILE} and seed 0."

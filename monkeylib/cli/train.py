@@ -239,6 +239,7 @@ def _default_folder(name: str, profile: str, data: str, seed: int) -> Path:
     Files of the user's may have one name in several folders, so their folders tell their runs apart.
     """
     from monkeylib.data import mixture as mixtures
+    from monkeylib.training import fingerprint
 
     data_name = "monkey"
     if data:
@@ -251,22 +252,7 @@ def _default_folder(name: str, profile: str, data: str, seed: int) -> Path:
 
     # Where an earlier version has begun to train with this seed, it goes on.
     earlier = resources.runs(profile_name) / data_name
-    return earlier if not folder.exists() and _seed_of_run(earlier) == seed else folder
-
-
-def _seed_of_run(folder: Path) -> int | None:
-    """Return the seed of the training that a folder holds; None if it holds none."""
-    from monkeylib import runs
-    from monkeylib.fields import flatten
-    from monkeylib.training import fingerprint
-
-    try:
-        manifest = runs.read_manifest(folder)
-    except (OSError, ValueError):  # for the run to tell that goes there
-        return None
-    if manifest is None or manifest.kind != fingerprint.KIND:
-        return None
-    return flatten(manifest.fingerprint).get("training.seed")
+    return earlier if not folder.exists() and fingerprint.seed_of_run(earlier) == seed else folder
 
 
 def _name_with_folder(file: Path) -> str:

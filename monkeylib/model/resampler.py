@@ -166,6 +166,10 @@ class PackedProjections(nn.Module):
         layer = nn.Linear(width, 3 * width)  # for its shapes and initial values
         self.weight, self.bias = layer.weight, layer.bias
 
+    def extra_repr(self) -> str:
+        """Return the widths that a printed model shows."""
+        return f"in_features={self.width}, out_features=3 x {self.width}"
+
     def query(self, x: torch.Tensor) -> torch.Tensor:
         """Project to queries, `[..., width]`."""
         return self._project(x, 0)

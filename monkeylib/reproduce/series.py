@@ -261,6 +261,7 @@ class NotebookRun:
     def __init__(self, notebook: Notebook, profile: str, seed: int) -> None:
         self.notebook = notebook
         self.profile = profile
+        self.seed = seed
         self.source = resources.notebooks() / f"{notebook.name}.ipynb"
         self.runs = resources.runs(profile, seed)
         self.folder = _folder(profile, seed)
@@ -436,9 +437,12 @@ class NotebookRun:
         """Remove the files of an outdated run in data/runs, so that nothing is resumed from them.
 
         Only files go that are as a notebook of the series has left them. Training and the like write their
-        files into run folders: these go as a whole, without what somebody else has put there.
+        files into run folders: these go as a whole, without what somebody else has put there. The training of
+        another seed, which an earlier version has left here, stays.
         Results and figures stay until they are written again.
         """
+        from monkeylib.training.fingerprint import seed_of_run
+
         root = self.runs
         current = self._file_states()
         recorded = self._recorded_states()
@@ -455,7 +459,7 @@ class NotebookRun:
         # Whose files are whose is decided before the first one goes.
         run_folders = {path: _run_folder(path, root) for path in unchanged}
         for folder in {folder for folder in run_folders.values() if folder is not None}:
-            if folder / runs.MANIFEST in unchanged:
+            if folder / runs.MANIFEST in unchanged and seed_of_run(folder) in (None, self.seed):
                 runs.clear(folder)
 
         for path, run_folder in run_folders.items():

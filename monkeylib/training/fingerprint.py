@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from monkeylib import resources
+from monkeylib import resources, runs
 from monkeylib.digests import FileDigests
 from monkeylib.fields import flatten
 from monkeylib.model import limits
@@ -124,3 +124,14 @@ def _content(folder: Path, *, weights: bool = True) -> dict[str, str]:
 
     digests = FileDigests.in_cache().digests(files)
     return {file.name: digests[file] for file in sorted(files)}
+
+
+def seed_of_run(folder: Path) -> int | None:
+    """Return the seed of the training that a folder holds; None if it holds none, or one that is damaged."""
+    try:
+        manifest = runs.read_manifest(folder)
+    except (OSError, ValueError):  # for the run to tell that goes there
+        return None
+    if manifest is None or manifest.kind != KIND:
+        return None
+    return flatten(manifest.fingerprint).get("training.seed")

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
@@ -45,3 +46,18 @@ def test_lora_of_the_language_model_goes_through_peft(tiny, processor, make_imag
         assert torch.equal(loaded.generate(**inputs, max_new_tokens=4, do_sample=False), generated)
         loaded.language_model = loaded.language_model.merge_and_unload()
         assert torch.allclose(loaded(**inputs).logits, trained, atol=1e-4)
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["attention.qkv"]])
+def test_peft_adapts_layers_that_are_called(targets, tiny, processor, make_image):
+    model = tiny()
+    inputs = processor(images=make_image(), text="What is it?")
+    before = model(**inputs).logits
+
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets))
+    assert torch.equal(adapted(**inputs).logits, before), "fresh adapters change nothing"
+
+    adapted(**inputs, labels=inputs["input_ids"].clone()).loss.backward()
+    adapters = {name: p for name, p in adapted.named_parameters() if ".lora_B." in name}
+    assert any(".attention.qkv." in name for name in adapters)
+    assert all(p.grad is not None for p in adapters.values())

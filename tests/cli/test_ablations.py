@@ -1,5 +1,6 @@
 """`monkeylib ablations`."""
 
+from monkeylib import resources
 from monkeylib.experiments import grid
 from monkeylib.experiments.cell import Cell
 
@@ -29,6 +30,14 @@ def test_named_runs_are_repeated_although_they_are_committed(call, monkeypatch):
     assert asked[0] == ([Cell("shared", "dealt", 9)], None, False)
     assert asked[1][1:] == (3, True)
     assert {cell.rendering for cell in asked[1][0]} == {"dealt"}
+
+
+def test_seed_of_a_notebook_does_not_choose_the_tables_of_the_grid(call, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(grid, "run_grid", lambda *_, **__: seeds.append(resources.seed()) or grid.GridRun())
+    monkeypatch.setenv(resources.SEED, "7")
+    call("ablations", "--profile", "smoke", "--only", "shared")
+    assert seeds == [0]
 
 
 def test_failed_runs_end_with_code_1(call, monkeypatch):

@@ -327,6 +327,31 @@ def test_runs_of_another_terminal_stay_although_they_came_while_a_notebook_ran(r
     assert resources.STARTED_BY not in os.environ
 
 
+TRAINING = """
+from monkeylib import resources
+from monkeylib.runs import RunFolder
+
+with RunFolder.open(resources.runs(profile) / "model", "training", {"training": {"seed": SEED}}) as folder:
+    folder.start()
+    folder.own("model.txt").write_text("hours of work")
+    folder.finish()
+"""
+
+
+@pytest.mark.parametrize("seed, is_left", [(0, False), (7, True)])
+def test_training_of_another_seed_in_a_folder_of_an_earlier_version_stays(seed, is_left, repository):
+    """Of the version in which all seeds had one folder."""
+    source = TRAINING.replace("SEED", str(seed))
+    write_notebook(repository / "notebooks/00_first.ipynb", source)
+    run_series("smoke", seed=0, series=SERIES[:1], log=lambda line: None)
+
+    folder = resources.runs("smoke") / "model"
+    outputs = [path.relative_to(resources.outputs()).as_posix() for path in folder.iterdir()]
+    assert "data/runs/smoke/model/model.txt" in outputs
+    NotebookRun(SERIES[0], "smoke", 0)._remove(outputs)
+    assert (folder / "model.txt").exists() == is_left
+
+
 def test_changed_files_of_an_earlier_run_stay(repository, without_kernel):
     run(only=["00"])
     text = resources.runs("nano") / "text.txt"
