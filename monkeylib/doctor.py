@@ -199,6 +199,11 @@ def _find_missing(name: str, purpose: str, requirements: list[Requirement], reme
 
 
 def _folders() -> Iterator[Diagnosis]:
+    try:
+        resources.seed()
+    except ValueError as error:
+        yield Diagnosis("folders", "seed", "missing", str(error), f"unset {resources.SEED}")
+        return
     for name, folder in {
         "outputs": resources.outputs() / "data" / "runs",
         "cache": resources.cache(),

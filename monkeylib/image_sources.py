@@ -98,4 +98,6 @@ def missing_image(name: str) -> ImageError:
     advice = "check the path"
     if name != name.strip():
         advice += ", which begins or ends with white space"
+    if (sample := resources.find_sample(name)) != name:
+        advice += f"; the shipped image of this name is {resources.display_path(sample)}"
     return MissingImageError("missing", f"there is no image at {beginning(name, 300)}: {advice}")

@@ -131,6 +131,11 @@ def seed_suffix(seed: int) -> str:
     return "" if seed == 0 else f"-seed-{seed}"
 
 
+def ends_as_of_a_seed(name: str) -> bool:
+    """Return whether a name ends as `seed_suffix` does."""
+    return re.search(r"-seed--?[0-9]+$", name) is not None
+
+
 def notebooks() -> Path:
     """Return the folder of the committed notebooks."""
     return REPOSITORY / "notebooks"

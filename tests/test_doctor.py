@@ -111,6 +111,12 @@ def test_folder_that_may_not_be_written(monkeypatch):
     assert outputs.status == "missing" and "MONKEYLIB_OUTPUTS" in outputs.remedy
 
 
+def test_seed_that_is_none_is_said(monkeypatch):
+    monkeypatch.setenv(resources.SEED, "seven")
+    seed = by_name(doctor.diagnose())["seed"]
+    assert seed.status == "missing" and "got 'seven'" in seed.detail
+
+
 def test_package_without_models_and_assets(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
     monkeypatch.setattr(assets, "MANIFEST", tmp_path / "data" / "assets.toml")

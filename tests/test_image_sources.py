@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from monkeylib import resources
 from monkeylib.image_errors import ImageError
 from monkeylib.image_sources import (
     decode_data_uri,
@@ -87,6 +88,12 @@ def test_error_for_what_is_missing_tells_what_the_text_was(name, code, message):
     error = missing_image(name)
     assert error.code == code and message in str(error) and "secret" not in str(error)
     assert isinstance(error, FileNotFoundError) == (code == "missing")
+
+
+def test_shipped_image_of_a_missing_name_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(resources.samples() / "receipt.png") in str(missing_image("receipt.png"))
+    assert "shipped" not in str(missing_image("receipts.png"))
 
 
 def test_names_are_told_apart_without_a_library_for_images():

@@ -36,5 +36,8 @@ def notebooks(
         print(f"{shown}/{name}")
     if existing:
         print(f"left as they are, since they were there before: {', '.join(existing)}")
-    place = "below the folder that they lie in" if resources.is_installed() else "to data/lab and data/runs"
+    place = "below the folder that they lie in"
+    if not resources.is_installed():
+        runs = resources.outputs() / "data" / "runs"
+        place = f"to {resources.display_path(resources.lab())} and {resources.display_path(runs)}"
     print(f"Open them with `{resources.program('jupyter')} lab {shown}`; what they write goes {place}.")

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -180,6 +181,12 @@ def load_checkpoint(
         grid=grid if loading.may_be_raised(path) else None,
     )
 
+    if grid is not None and loading.may_be_raised(path) and not loading.is_raised(path):
+        say(
+            f"{model_name(path)} is raised with adapters that are not trained: its answers show what more "
+            f"pixels alone give it; `monkeylib train --base {path} --grid {grid} --data FILE` trains them"
+        )
+
     # Who has named none may take it for a model of photographs.
     if folder is None and sys.stderr.isatty():
         say(
@@ -283,7 +290,7 @@ def open_source(source: str, allow_address: bool) -> "Image.Image":
     """Open a file, a page, a shipped image by its name, or an address, or standard input for `-`.
 
     Raises:
-        ImageError: it cannot be read; the second `-` finds nothing to read.
+        ImageError: it cannot be read, or is a folder; the second `-` finds nothing to read.
     """
     from monkeylib.images import ImageError, open_image
 
@@ -296,6 +303,12 @@ def open_source(source: str, allow_address: bool) -> "Image.Image":
                 "image.png`, and can be given once",
             )
         return open_image(content)
+    if source and resources.to_path(source).is_dir():
+        raise ImageError(
+            "unsupported",
+            f"{source} is a folder, and one image is expected: name a file in it; `monkeylib caption "
+            f"{shlex.quote(source)} --out captions` describes all images of a folder",
+        )
     return open_image(resources.find_sample(source), allow_address=allow_address)
 
 

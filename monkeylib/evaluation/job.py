@@ -347,6 +347,7 @@ def _predict_all(
             _record(run, benchmark, predictions, rows, time.monotonic() - began)
             _report(benchmark, predictions, rows)
 
+            print(f"answers: {resources.display_path(predictions.path)}")
             if page and any(row.answers for row in rows):
                 error_gallery.write_gallery(benchmark, rows, examples, run.path / page, job.gallery)
             if submissions.needs_submission(benchmark, rows):

@@ -55,6 +55,11 @@ def load_profile(name: str) -> Profile:
             f"{settings.place(('name',))}, name: a profile is called after its file, here {title!r}: "
             "leave it out"
         )
+    if resources.ends_as_of_a_seed(title):
+        raise ValueError(
+            f"a profile may not be called {title!r}: folders of runs end so that have another seed. Give "
+            f"{resources.display_path(_find(name))} another name"
+        )
     settings.values["name"] = title
     return validate(Profile, settings)
 

@@ -3,6 +3,7 @@
 POST /v1/chat/completions   an answer, or with `stream` its parts as server-sent events
 GET  /v1/models             the one model
 GET  /health                that the server is there
+GET  /                      these routes, for who opens the address in a browser
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def build_app(engine: Engine, key: str = "", is_local: bool = True) -> web.Appli
     """Return the application; arguments as in `http.new_app`."""
     app = new_app(engine.limits, key, is_local)
     add_chat_api(app, engine)
+    app.router.add_get("/", _tell_routes)
     return app
 
 
@@ -103,6 +105,16 @@ async def _describe_model(request: web.Request) -> web.Response:
             parameter="model",
         )
     return web.json_response(chat_responses.model_entry(name, request.app[STARTED]))
+
+
+async def _tell_routes(request: web.Request) -> web.Response:
+    return web.Response(
+        text=f"{request.app[ENGINE].name} answers here as OpenAI's chat API does.\n\n"
+        "POST /v1/chat/completions   a question about images\n"
+        "GET  /v1/models             the name of the model\n"
+        "GET  /health                whether the server is there\n\n"
+        "A page to ask in is opened by: monkeylib demo\n"
+    )
 
 
 async def _tell_health(request: web.Request) -> web.Response:

@@ -341,6 +341,7 @@ def test_raised_folder_answers_and_a_base_is_raised(call, image, tmp_path):
     assert code == 0 and json.loads(output)["visual_tokens"] == 20, errors
     code, output, errors = call(*question, "--model", base, "--grid", "1x2")
     assert code == 0 and json.loads(output)["visual_tokens"] == 12, errors
+    assert f"`monkeylib train --base {base} --grid 1x2 --data FILE` trains them" in errors
 
     code, _, errors = call(*question, "--model", base)
     assert code == 2 and "is not raised: give it a grid, such as 2x2" in errors
@@ -377,6 +378,12 @@ def test_image_that_is_missing_is_reported_before_anything_is_loaded(call, comma
     monkeypatch.setattr(options, "import_model_libraries", pytest.fail)
     code, _, errors = call(*command)
     assert code == 2 and "there is no image at gone.png" in errors
+
+
+def test_folder_in_place_of_an_image_leads_to_captions(call, image, monkeypatch):
+    monkeypatch.setattr(options, "import_model_libraries", pytest.fail)
+    code, _, errors = call("answer", image.parent, "What?")
+    assert code == 2 and f"`monkeylib caption {image.parent} --out captions` describes all" in errors
 
 
 def test_home_folder_of_an_image_has_its_sign(call, checkpoint, image, monkey, monkeypatch):

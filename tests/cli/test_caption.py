@@ -134,7 +134,7 @@ def test_caption_says_how_many_images_have_no_description(call, folder, tmp_path
     assert (code, errors) == (0, "")
     sentence = "3 images: 2 described, 1 without a description, 0 failed."
     lines = output.splitlines()
-    assert lines[2] == sentence and lines[3].startswith("without a description: ")
+    assert lines[2] == sentence and lines[3].startswith("without a description, since nothing ")
     (undescribed,) = [r.name for r in read_records(tmp_path / "d" / RECORDS) if not r.detailed_caption]
     assert lines[3].endswith(undescribed)
     assert sentence in (tmp_path / "d" / "report.html").read_text()

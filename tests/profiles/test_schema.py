@@ -20,6 +20,13 @@ def test_unknown_name_lists_the_profiles():
         profiles.load_profile("paper")
 
 
+def test_profile_whose_runs_would_be_another_ones_seed_is_refused(tmp_path):
+    path = tmp_path / "nano-seed-7.yaml"
+    path.write_text("extends: nano\n")
+    with pytest.raises(ValueError, match="may not be called 'nano-seed-7'.*another name"):
+        profiles.load_profile(str(path))
+
+
 def test_profile_cannot_change():
     with pytest.raises(ValidationError, match="frozen"):
         profiles.load_profile("nano").tile_size = 1

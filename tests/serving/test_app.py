@@ -46,6 +46,13 @@ def test_models_are_listed(client):
         client.models.retrieve("gpt")
 
 
+def test_address_in_a_browser_names_the_routes(server):
+    address, _ = server
+    with urllib.request.urlopen(address, timeout=60) as response:
+        assert response.headers.get_content_type() == "text/plain"
+        assert "POST /v1/chat/completions" in response.read().decode()
+
+
 def test_model_of_a_hub_has_a_slash_in_its_name(served_monkey):
     with serving(served_monkey) as (address, engine):
         engine.name = "owner/name"

@@ -362,7 +362,7 @@ def test_stated_format_gives_way_where_the_fields_are_of_another(folder):
 
 def test_form_that_cannot_be_told_is_an_error_that_lists_the_fields(folder):
     with pytest.raises(
-        ValueError, match="of no form that can be told .picture, words.: state their `format`"
+        ValueError, match="they have picture, words; name their fields image, question and answer, or state"
     ):
         read_rows(folder, [{"picture": "a.png", "words": "x"}])
 
