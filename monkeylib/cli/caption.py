@@ -416,9 +416,8 @@ def _print_captions(out: Path, summary: "Summary") -> None:
     if 0 < summary.undescribed <= _PRINTED_CAPTIONS and summary.records <= _SEARCHED_RECORDS:
         records = read_records(out / RECORDS)
         names = [record.name for record in records if not record.failures and not record.detailed_caption]
-        print(
-            f"without a description, since nothing that the experts have found has passed the filter: {', '.join(names)}"
-        )
+        reason = "since nothing that the experts have found has passed the filter"
+        print(f"without a description, {reason}: {', '.join(names)}")
     if summary.already == summary.shards:
         print("All of this was there already: nothing was done.")
     elif sys.stderr.isatty():

@@ -176,9 +176,9 @@ def tell_form(entry: DatasetEntry, raw: RawRecords, otherwise: str | None = None
         raise ValueError(f"no record of {', '.join(entry.paths)} can be read, such as {problem}")
     fields = ", ".join(map(str, first_value)) if isinstance(first_value, dict) else repr(first_value)
     raise ValueError(
-        f"the records of {', '.join(entry.paths)} are of no form that can be told: they have {beginning(fields, 80)}; "
-        "name their fields image, question and answer, or state their `format` and the names of their `columns` in a mixture "
-        "(see docs/own-data.md)"
+        f"the records of {', '.join(entry.paths)} are of no form that can be told: they have "
+        f"{beginning(fields, 80)}; name their fields image, question and answer, or state their `format` "
+        "and the names of their `columns` in a mixture (see docs/own-data.md)"
     )
 
 
