@@ -9,7 +9,8 @@
 * What the processor can do is measured in the same rounds, as the rate of one large matrix product (GEMM);
   the share of it is that of the operations that the work needs.
 * A path that misses its target is profiled, both ways, after the rounds: `profiling.py`.
-* Memory is the highest that a process of its own needs beyond what it held before the work.
+* Memory is the highest that a process of its own needs beyond what it held before the work, with an allocator
+  that gives freed memory back, as it does by default: one that keeps it would count it as held.
 """
 
 import ctypes
@@ -44,6 +45,9 @@ ENVIRONMENT = {
 }
 # Of the matrix product whose rate is the measure: rows, inner and columns, as in a wide layer of a ViT.
 _GEMM = (1024, 1024, 4096)
+
+# Parameters of glibc's `mallopt`, and their values where the environment sets nothing.
+_MALLOC_DEFAULTS = {-4: 2**16, -3: 2**17, -1: 2**17}  # blocks of their own, from which size, and bytes kept
 
 Row = dict[str, Any]
 
@@ -178,12 +182,19 @@ def compare_memory(
 
 
 def peak_megabytes(work: Callable[[], Any]) -> float:
-    """Return how much memory some work needs at most beyond what the process holds before it."""
-    # What was freed while the model was built would hide what the work needs.
+    """Return how much memory some work needs at most beyond what the process holds before it.
+
+    From here on, the allocator of the process gives freed memory back.
+    """
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        libc = ctypes.CDLL("libc.so.6")
     except OSError:
         pass
+    else:
+        for parameter, value in _MALLOC_DEFAULTS.items():
+            libc.mallopt(parameter, value)
+        # What was freed while the model was built would hide what the work needs.
+        libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
     before = _status("VmRSS")
     work()
