@@ -76,19 +76,20 @@ def experts(json: JsonRows = False) -> None:
     from monkeylib.captions.registry import COMPOSERS, EXPERTS, MATCHERS, missing_assets
 
     rows: list[Row] = []
+    all_missing: list[str] = []
     for name, entry in EXPERTS.entries.items():
         state = entry.weights_from
         if entry.assets is not None:
             missing = missing_assets(name)
-            state = "here"
-            if missing:
-                state = resources.as_typed(
-                    f"when first needed, or: monkeylib assets fetch {' '.join(missing)}"
-                )
+            state = "downloaded when needed" if missing else "here"
+            all_missing += missing
         rows.append({"name": name, "sets": ", ".join(entry.sets), "weights": state})
 
     _print_rows(rows, "experts", json)
     if not json:
+        if all_missing:
+            command = f"`monkeylib assets fetch {' '.join(dict.fromkeys(all_missing))}`"
+            print(resources.as_typed(f"what is downloaded when needed is fetched now by {command}"))
         print(f"matchers: {', '.join(MATCHERS.entries)}")
         print(f"composers: {', '.join(COMPOSERS.entries)}")
 

@@ -55,8 +55,9 @@ def test_missing_weights_are_listed_with_what_fetches_them(call, monkeypatch):
     monkeypatch.setattr(registry, "missing_assets", lambda name: ["a", "b"])
     rows = [json.loads(line) for line in call("experts", "--json")[1].splitlines()]
     states = {row["weights"] for row in rows}
-    assert {"from a hub", "when first needed, or: monkeylib assets fetch a b"} < states
+    assert {"from a hub", "downloaded when needed"} < states
     assert "the released file, in $MONKEYLIB_WEIGHTS" in states and "none: an endpoint answers" in states
+    assert "is fetched now by `monkeylib assets fetch a b`" in call("experts")[1]
 
 
 def test_each_prompt_says_what_it_is_for(call):
