@@ -84,8 +84,8 @@ def line(row: Mapping[str, Any]) -> dict[str, str]:
         "path": row["path"],
         "against": row["against"],
         "size": row["size"],
-        "monkeylib": f"{row['monkeylib']:.3g} {unit}",
-        "other": f"{row['other']:.3g} {unit}" if "other" in row else "–",
+        "monkeylib": f"{_digits(row['monkeylib'])} {unit}",
+        "other": f"{_digits(row['other'])} {unit}" if "other" in row else "–",
         "ratio": f"{row['ratio']:.2f}×" if "ratio" in row else "–",
         "spread": spread,
         "target": "–" if row.get("target") is None else f"{sign}{row['target']:.3g}{times}",
@@ -117,6 +117,11 @@ def limits_table(rows: Sequence[Mapping[str, Any]]) -> str:
         if "limits" in row
     ]
     return markdown_table(lines) if lines else "No path misses its target.\n"
+
+
+def _digits(value: float) -> str:
+    """Return a number to three digits: 0.0521, 1.86, 3,570."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _shares(shares: Mapping[str, float]) -> str:
