@@ -45,7 +45,7 @@ from monkeylib.image_sources import (
 )
 from monkeylib.jpeg_files import JpegFile, read_jpeg_file
 from monkeylib.redaction import redact
-from monkeylib.rgb_conversion import convert_to_rgb, is_transparent
+from monkeylib.rgb_conversion import convert_to_rgb
 
 __all__ = [
     "FORMATS",
@@ -563,7 +563,8 @@ def _decode(image: Image.Image, name: str, *, is_own: bool = False) -> Image.Ima
     try:
         image.load()
         upright = _upright(image)
-        is_rgb = upright.mode == "RGB" and not is_transparent(upright)
+        # A PNG file in RGB may name a colour that is transparent.
+        is_rgb = upright.mode == "RGB" and "transparency" not in upright.info
         rgb_image = upright if is_rgb else convert_to_rgb(upright, name)
     except ImageError:
         raise

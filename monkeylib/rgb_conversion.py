@@ -33,13 +33,11 @@ def convert_to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;"):
         return _to_8_bits(image, name).convert("RGB")
 
-    return _on_white(image) if is_transparent(image) else image.convert("RGB")
+    # `transparency` is a palette's or a colour's alpha, of GIF and PNG files.
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        return _on_white(image)
 
-
-def is_transparent(image: Image.Image) -> bool:
-    """Return whether an image may have transparent pixels."""
-    # `transparency` is a palette's or a colour's alpha, of GIF and PNG files; those in RGB may have one, too.
-    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    return image.convert("RGB")
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
