@@ -203,7 +203,6 @@ def _folders() -> Iterator[Diagnosis]:
         resources.seed()
     except ValueError as error:
         yield Diagnosis("folders", "seed", "missing", str(error), f"unset {resources.SEED}")
-        return
     for name, folder in {
         "outputs": resources.outputs() / "data" / "runs",
         "cache": resources.cache(),

@@ -182,9 +182,10 @@ def load_checkpoint(
     )
 
     if grid is not None and loading.may_be_raised(path) and not loading.is_raised(path):
+        command = f"monkeylib train --base {shlex.quote(str(path))} --grid {grid} --data FILE"
         say(
             f"{model_name(path)} is raised with adapters that are not trained: its answers show what more "
-            f"pixels alone give it; `monkeylib train --base {path} --grid {grid} --data FILE` trains them"
+            f"pixels alone give it; `{command}` trains them"
         )
 
     # Who has named none may take it for a model of photographs.
