@@ -1,7 +1,7 @@
 """`monkeylib ablations`: train and score the grid of experiments."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,8 +9,22 @@ from monkeylib import resources
 from monkeylib.cli import options
 from monkeylib.progress import say, say_error
 
+if TYPE_CHECKING:
+    from monkeylib.profiles import Profile
+    from monkeylib.tables import Row
+
 # Operations a second that the runs of the committed grid reach on one core: per_tile takes ten minutes.
 _CPU_FLOPS = 90e9
+
+
+def _hours(profile: "Profile", rows: "list[Row]") -> str:
+    """Return the hours of a plan in words: of a GPU and, for the profile of the committed grid, of a core."""
+    gpu_hours = sum(float(row["gpu_hours"] or 0) for row in rows)
+    text = f"{gpu_hours:.3g} GPU hours, if training reaches 40 % of the peak of an H100"
+    if profile.name == resources.COMMITTED_PROFILE:
+        flops = sum(int(row["runs"]) * float(row["petaflops_per_run"]) * 1e15 for row in rows)
+        text += f"; on a CPU about {flops / _CPU_FLOPS / 3600:.1f} hours of one core"
+    return text
 
 
 def ablations(
@@ -55,16 +69,24 @@ def ablations(
     if dry_run:
         rows = grid.plan(loaded, cells)
         print_table(rows, f"{len(cells)} runs of profile {profile}", Console())
-        hours = sum(float(row["gpu_hours"] or 0) for row in rows)
-        print(f"{hours:.3g} GPU hours in all, if training reaches 40 % of the peak of an H100")
-        if loaded.name == resources.COMMITTED_PROFILE:
-            flops = sum(int(row["runs"]) * float(row["petaflops_per_run"]) * 1e15 for row in rows)
-            print(f"on a CPU about {flops / _CPU_FLOPS / 3600:.1f} hours of one core")
+        print(f"in all {_hours(loaded, rows)}")
+
+        left = grid.unfinished(loaded, cells, committed=not only)
+        if len(left) < len(cells):
+            remaining = _hours(loaded, grid.plan(loaded, left, with_memory=False))
+            print(
+                f"{len(left)} of the {len(cells)} runs {'is' if len(left) == 1 else 'are'} left: {remaining}"
+            )
         return
 
     outcome = grid.run_grid(loaded, cells, workers, committed=not only)
-    for cell in outcome.skipped:
-        say(f"{cell.name} is finished already")
+    if outcome.skipped:
+        where = "here" if only else "here or in the committed table"
+        say(f"{len(outcome.skipped)} of {len(cells)} runs were finished already, {where}")
+    if len(outcome.skipped) == len(cells) and not only:
+        first = cells[0]
+        named = f"--only {first.variant} --rendering {first.rendering} --seed {first.seed}"
+        say(f"to train one of them anew, name it: {named}")
     if publish:
         names = ", ".join(cell.name for cell in grid.publish(loaded))
         say(f"published {names or 'nothing, since no run is finished'}")

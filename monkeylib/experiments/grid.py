@@ -96,6 +96,18 @@ class GridRun:
     failed: dict[Cell, str] = field(default_factory=dict)
 
 
+def unfinished(profile: Profile, cells: Iterable[Cell], committed: bool = True) -> list[Cell]:
+    """Return the cells that have no result on this machine nor, if `committed`, in the committed table."""
+    done = committed_fingerprints(profile) if committed else {}
+    left = []
+    for cell in cells:
+        fingerprint = cell.fingerprint(profile)
+        is_here = read_result(folder_of(profile) / cell.name, fingerprint) is not None
+        if not is_here and done.get(cell) != fingerprint:
+            left.append(cell)
+    return left
+
+
 def run_grid(
     profile: Profile,
     cells: Sequence[Cell],
@@ -117,17 +129,10 @@ def run_grid(
     Raises:
         signals.Interrupted: a signal has ended the run; running cells have saved their last step.
     """
-    outcome = GridRun()
-    pending = []
-    done = committed_fingerprints(profile) if committed else {}
-    for cell in cells:
-        fingerprint = cell.fingerprint(profile)
-        is_done = (
-            done.get(cell) == fingerprint
-            or read_result(folder_of(profile) / cell.name, fingerprint) is not None
-            or (until is not None and has_first_steps(profile, cell, until))
-        )
-        (outcome.skipped if is_done else pending).append(cell)
+    pending = unfinished(profile, cells, committed)
+    if until is not None:
+        pending = [cell for cell in pending if not has_first_steps(profile, cell, until)]
+    outcome = GridRun(skipped=[cell for cell in cells if cell not in set(pending)])
 
     gpus = torch.cuda.device_count()
     workers = workers or gpus or os.cpu_count() or 1

@@ -12,7 +12,26 @@ def test_dry_run_lists_runs_and_runs_nothing(call, monkeypatch, tmp_path):
     )
     assert code == 0
     assert "18 runs of profile smoke" in output
-    assert "per_tile" in output and "GPU hours in all" in output
+    assert "per_tile" in output and "in all" in output and "GPU hours" in output
+    assert "finished" not in output
+
+
+def test_dry_run_says_what_is_left(call, monkeypatch):
+    monkeypatch.setattr(grid, "run_grid", lambda *_, **__: 1 / 0)
+    left = [Cell("per_tile", "ordinary", 1)]
+    monkeypatch.setattr(grid, "unfinished", lambda *_, committed: left if committed else 1 / 0)
+    code, output, _ = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--dry-run")
+    assert code == 0
+    assert "1 of the 20 runs is left" in output
+
+
+def test_a_grid_that_is_finished_says_how_to_train_one_of_its_runs(call, monkeypatch):
+    monkeypatch.setattr(grid, "run_grid", lambda profile, cells, *_, **__: grid.GridRun(skipped=list(cells)))
+    monkeypatch.setattr(grid, "beside_committed", lambda *_: [])
+    code, _, errors = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--seed", "0")
+    assert code == 0
+    assert "4 of 4 runs were finished already, here or in the committed table" in errors
+    assert "to train one of them anew, name it: --only per_tile --rendering dealt --seed 0" in errors
 
 
 def test_named_runs_are_repeated_although_they_are_committed(call, monkeypatch):
