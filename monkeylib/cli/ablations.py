@@ -71,7 +71,7 @@ def ablations(
         print_table(rows, f"{len(cells)} runs of profile {profile}", Console())
         print(f"in all {_hours(loaded, rows)}")
 
-        left = grid.unfinished(loaded, cells, committed=not only)
+        left = grid.cells_to_train(loaded, cells, committed=not only)
         if len(left) < len(cells):
             remaining = _hours(loaded, grid.plan(loaded, left, with_memory=False))
             print(

@@ -96,7 +96,7 @@ class GridRun:
     failed: dict[Cell, str] = field(default_factory=dict)
 
 
-def unfinished(profile: Profile, cells: Iterable[Cell], committed: bool = True) -> list[Cell]:
+def cells_to_train(profile: Profile, cells: Iterable[Cell], committed: bool = True) -> list[Cell]:
     """Return the cells that have no result on this machine nor, if `committed`, in the committed table."""
     done = committed_fingerprints(profile) if committed else {}
     left = []
@@ -129,7 +129,7 @@ def run_grid(
     Raises:
         signals.Interrupted: a signal has ended the run; running cells have saved their last step.
     """
-    pending = unfinished(profile, cells, committed)
+    pending = cells_to_train(profile, cells, committed)
     if until is not None:
         pending = [cell for cell in pending if not has_first_steps(profile, cell, until)]
     outcome = GridRun(skipped=[cell for cell in cells if cell not in set(pending)])

@@ -19,7 +19,7 @@ def test_dry_run_lists_runs_and_runs_nothing(call, monkeypatch, tmp_path):
 def test_dry_run_says_what_is_left(call, monkeypatch):
     monkeypatch.setattr(grid, "run_grid", lambda *_, **__: 1 / 0)
     left = [Cell("per_tile", "ordinary", 1)]
-    monkeypatch.setattr(grid, "unfinished", lambda *_, committed: left if committed else 1 / 0)
+    monkeypatch.setattr(grid, "cells_to_train", lambda *_, committed: left if committed else 1 / 0)
     code, output, _ = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--dry-run")
     assert code == 0
     assert "1 of the 20 runs is left" in output

@@ -62,16 +62,16 @@ def test_cells_run_side_by_side_once(finished, outputs):
     assert set(again.skipped) == set(PAIR) and not again.finished
 
 
-def test_unfinished_cells_are_neither_here_nor_committed(outputs, monkeypatch):
+def test_cells_to_train_are_neither_here_nor_committed(outputs, monkeypatch):
     committed, left = Cell("shared", "dealt", 7), Cell("shared", "dealt", 8)
     monkeypatch.setattr(grid, "committed_fingerprints", lambda _: {committed: committed.fingerprint(SMOKE)})
     cells = [*PAIR, committed, left]
-    assert grid.unfinished(SMOKE, cells) == [left]
-    assert grid.unfinished(SMOKE, cells, committed=False) == [committed, left]
+    assert grid.cells_to_train(SMOKE, cells) == [left]
+    assert grid.cells_to_train(SMOKE, cells, committed=False) == [committed, left]
 
     # A result with other settings is none.
     monkeypatch.setattr(grid, "committed_fingerprints", lambda _: {committed: "0123456789abcdef"})
-    assert grid.unfinished(SMOKE, cells) == [committed, left]
+    assert grid.cells_to_train(SMOKE, cells) == [committed, left]
 
 
 def test_finished_cells_are_published(outputs):
