@@ -1,6 +1,5 @@
 """`monkeylib reproduce`: run the series of notebooks."""
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -41,9 +40,6 @@ def reproduce(
     In a clone, results and figures of the profile nano lie in data/reproduced/, and are compared with those
     of the repository.
     """
-    # Kernels inherit it: executed notebooks are the same whether a terminal watches them or not.
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-
     from rich.console import Console
 
     from monkeylib import profiles

@@ -372,6 +372,8 @@ class NotebookRun:
     def _execute_cells(self) -> None:
         # The kernel of this environment, not one of the same name in the user's home.
         os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+        # Kernels inherit it: executed notebooks are the same whether a terminal watches them or not.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
         self.folder.mkdir(parents=True, exist_ok=True)
 
         # In a log file a bar would only be noise.

@@ -93,6 +93,14 @@ def test_parameters_other_than_the_default_are_set(repository):
     assert printed_text("01_independent", "smoke-seed-3").endswith("smoke 3\n")
 
 
+def test_bars_of_loading_are_no_outputs_of_notebooks(repository, monkeypatch):
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    code = "from huggingface_hub.utils import are_progress_bars_disabled\nprint(are_progress_bars_disabled())"
+    write_notebook(repository / "notebooks/01_independent.ipynb", code)
+    run(only=["01"])
+    assert printed_text("01_independent") == "True\n"
+
+
 SEEDED = """
 from matplotlib import pyplot as plt
 from monkeylib import resources, tables
