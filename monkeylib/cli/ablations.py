@@ -20,10 +20,10 @@ _CPU_FLOPS = 90e9
 def _hours(profile: "Profile", rows: "list[Row]") -> str:
     """Return the hours of a plan in words: of a GPU and, for the profile of the committed grid, of a core."""
     gpu_hours = sum(float(row["gpu_hours"] or 0) for row in rows)
-    text = f"{gpu_hours:.3g} GPU hours, if training reaches 40 % of the peak of an H100"
+    text = f"{gpu_hours:.3g} GPU hours"
     if profile.name == resources.COMMITTED_PROFILE:
         flops = sum(int(row["runs"]) * float(row["petaflops_per_run"]) * 1e15 for row in rows)
-        text += f"; on a CPU about {flops / _CPU_FLOPS / 3600:.1f} hours of one core"
+        text += f", or about {flops / _CPU_FLOPS / 3600:.1f} hours of one CPU core"
     return text
 
 
@@ -53,8 +53,8 @@ def ablations(
 ) -> None:
     """Train and score named variants of Monkey from one base model, for hours; interrupt it and go on later.
 
-    Runs that are finished, or whose results are committed, are skipped; named ones are run anyway, and their
-    scores are printed beside the committed ones.
+    Runs that are finished here, or whose results are committed, are skipped. With --only, committed ones are
+    run here, too, and their scores are printed beside the committed ones.
     """
     from rich.console import Console
 
@@ -69,24 +69,27 @@ def ablations(
     if dry_run:
         rows = grid.plan(loaded, cells)
         print_table(rows, f"{len(cells)} runs of profile {profile}", Console())
+        print("GPU hours are those of an H100, if training reaches 40 % of its peak")
         print(f"in all {_hours(loaded, rows)}")
 
         left = grid.cells_to_train(loaded, cells, committed=not only)
-        if len(left) < len(cells):
+        if not left:
+            print("none of them is left: all are finished")
+        elif len(left) < len(cells):
             remaining = _hours(loaded, grid.plan(loaded, left, with_memory=False))
-            print(
-                f"{len(left)} of the {len(cells)} runs {'is' if len(left) == 1 else 'are'} left: {remaining}"
-            )
+            print(f"left: {len(left)} of {len(cells)} runs, {remaining}")
         return
 
     outcome = grid.run_grid(loaded, cells, workers, committed=not only)
     if outcome.skipped:
         where = "here" if only else "here or in the committed table"
         say(f"{len(outcome.skipped)} of {len(cells)} runs were finished already, {where}")
-    if len(outcome.skipped) == len(cells) and not only:
-        first = cells[0]
+    # What is finished here is not trained again by naming it; what is only committed is.
+    only_committed = grid.cells_to_train(loaded, outcome.skipped, committed=False)
+    if only_committed and len(outcome.skipped) == len(cells):
+        first = only_committed[0]
         named = f"--only {first.variant} --rendering {first.rendering} --seed {first.seed}"
-        say(f"to train one of them anew, name it: {named}")
+        say(f"to train a committed one on this machine, name it: {named}")
     if publish:
         names = ", ".join(cell.name for cell in grid.publish(loaded))
         say(f"published {names or 'nothing, since no run is finished'}")

@@ -132,7 +132,8 @@ def run_grid(
     pending = cells_to_train(profile, cells, committed)
     if until is not None:
         pending = [cell for cell in pending if not has_first_steps(profile, cell, until)]
-    outcome = GridRun(skipped=[cell for cell in cells if cell not in set(pending)])
+    to_train = set(pending)
+    outcome = GridRun(skipped=[cell for cell in cells if cell not in to_train])
 
     gpus = torch.cuda.device_count()
     workers = workers or gpus or os.cpu_count() or 1

@@ -13,7 +13,7 @@ def test_dry_run_lists_runs_and_runs_nothing(call, monkeypatch, tmp_path):
     assert code == 0
     assert "18 runs of profile smoke" in output
     assert "per_tile" in output and "in all" in output and "GPU hours" in output
-    assert "finished" not in output
+    assert "left" not in output and "finished" not in output
 
 
 def test_dry_run_says_what_is_left(call, monkeypatch):
@@ -22,16 +22,31 @@ def test_dry_run_says_what_is_left(call, monkeypatch):
     monkeypatch.setattr(grid, "cells_to_train", lambda *_, committed: left if committed else 1 / 0)
     code, output, _ = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--dry-run")
     assert code == 0
-    assert "1 of the 20 runs is left" in output
+    assert "left: 1 of 20 runs, " in output
+
+    left.clear()
+    _, output, _ = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--dry-run")
+    assert "none of them is left" in output
 
 
-def test_a_grid_that_is_finished_says_how_to_train_one_of_its_runs(call, monkeypatch):
+def test_a_grid_that_is_finished_names_a_run_that_can_be_trained_here(call, monkeypatch):
+    here = Cell("per_tile", "dealt", 0)
+    monkeypatch.setattr(
+        grid, "cells_to_train", lambda _, cells, committed: [cell for cell in cells if cell != here]
+    )
     monkeypatch.setattr(grid, "run_grid", lambda profile, cells, *_, **__: grid.GridRun(skipped=list(cells)))
     monkeypatch.setattr(grid, "beside_committed", lambda *_: [])
     code, _, errors = call("ablations", "--profile", "smoke", "--rendering", "dealt", "--seed", "0")
     assert code == 0
     assert "4 of 4 runs were finished already, here or in the committed table" in errors
-    assert "to train one of them anew, name it: --only per_tile --rendering dealt --seed 0" in errors
+    assert "name it: --only no_adapters --rendering dealt --seed 0" in errors
+
+    # Naming what is finished here would not train it.
+    code, _, errors = call(
+        "ablations", "--profile", "smoke", "--only", here.variant, "--rendering", "dealt", "--seed", "0"
+    )
+    assert code == 0
+    assert "1 of 1 runs were finished already, here" in errors and "name it" not in errors
 
 
 def test_named_runs_are_repeated_although_they_are_committed(call, monkeypatch):
