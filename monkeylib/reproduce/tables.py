@@ -49,6 +49,17 @@ _CLAIM_COLUMNS = {
 _COLUMNS = {
     "claims": _CLAIM_COLUMNS,
     "raised_claims": _CLAIM_COLUMNS,
+    "other_signs": {
+        "images": "images",
+        "signs": "signs",
+        "others": "other signs",
+        "base": "base",
+        "monkey": "Monkey",
+        "difference": "difference",
+        "low": "from",
+        "high": "to",
+        "n": "n",
+    },
     "training_seeds": {
         "images": "images",
         "split": "questions",
