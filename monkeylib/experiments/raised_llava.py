@@ -112,7 +112,7 @@ def train(
         StoppedAsPlanned: `stop_after` has ended the run.
     """
     raised_profile = training_profile(profile, write_base(profile), mode)
-    data = replace(synthetic_data(profile), validation=None)
+    data = replace(synthetic_data(profile.with_usual_images()), validation=None)
     folder = scores_folder_of(profile, mode)
 
     # Step 0 is a condition of its own. The curve is one of fine print.
@@ -163,7 +163,7 @@ def run_folder_of(profile: Profile, mode: str) -> Path:
 def scores_folder_of(profile: Profile, mode: str) -> Path:
     """Return the folder of a training's scores, which the base, the settings and the data name."""
     settings = training_profile(profile, write_base(profile).name, mode).model_dump()
-    digest = json_digest([settings, synthetic_data(profile).digest, _counts(profile)])
+    digest = json_digest([settings, synthetic_data(profile.with_usual_images()).digest, _counts(profile)])
     return folder_of(profile) / "scores" / f"{mode}-{digest[:8]}"
 
 

@@ -267,5 +267,5 @@ def variant_profile(profile: Profile, name: str, rendering: str = "ordinary") ->
     if ablation.micro_batch_size is not None:
         training["micro_batch_size"] = ablation.micro_batch_size
 
-    changed = VARIANTS[name].change(profile.with_training(**training))
+    changed = VARIANTS[name].change(profile.with_usual_images().with_training(**training))
     return changed if rendering == "ordinary" else changed.model_copy(update={"rendering": rendering})

@@ -345,6 +345,9 @@ class Profile(ProfileSection):
         image_width, image_height: size of synthetic images, if not that of the tile grid.
         labels: what synthetic images are trained with: questions and captions ("questions"), or captions at
             a level of detail or of the caption pipeline, to compare them (`data.synthetic.label_levels`).
+        training_images: what synthetic images show where a run trains on questions about them: "usual" ones,
+            or more with "several_signs", most of which have three (`training.synthetic_records.MIXES`). The
+            grid of experiments is trained on usual ones, whatever the profile says.
         rendering: whether the quadrants of synthetic images are transformed, in training and evaluation
             (`data.synthetic.renderings`).
     """
@@ -376,6 +379,7 @@ class Profile(ProfileSection):
     image_width: TileSize | None = None
     image_height: TileSize | None = None
     labels: Literal["questions", "short", "global", "regions", "segments", "text", "pipeline"] = "questions"
+    training_images: Literal["usual", "several_signs"] = "usual"
     rendering: Literal["ordinary", "fixed", "dealt"] = "ordinary"
 
     @model_validator(mode="after")
@@ -425,6 +429,10 @@ class Profile(ProfileSection):
         except ValidationError as error:
             raise ValueError(f"training.{first_problem(error, schema=TrainingConfig)}") from None
         return self.model_copy(update={"training": training})
+
+    def with_usual_images(self) -> "Profile":
+        """Return the profile with the synthetic training images of all experiments that compare variants."""
+        return self.model_copy(update={"training_images": "usual"})
 
     def with_seed(self, seed: int) -> "Profile":
         """Return the profile with another random seed for training."""

@@ -1,6 +1,7 @@
 """Synthetic images with conversations about them, as endless training data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,9 +17,26 @@ from monkeylib.training.batches import TrainingData
 # Number of the first synthetic image that nano-base has not been trained on.
 FIRST_UNSEEN_IMAGE = 20_000_000
 
-# Share of each kind of synthetic image. Scenes with several signs come often, since to find the sign that a
-# question is about is the hardest task when an image is cut into tiles.
-FAMILY_SHARES = {"general": 0.2, "scene_text": 0.42, "document": 0.38}
+
+@dataclass(frozen=True)
+class ImageMix:
+    """What synthetic training images show.
+
+    Attributes:
+        shares: of each kind of image; together 1.
+        three_signs: share of the images with signs that have three in any case, the others one to three.
+    """
+
+    shares: Mapping[str, float]
+    three_signs: float = 0.0
+
+
+# Scenes with signs come often, since to find the sign that a question is about is the hardest task when an
+# image is cut into tiles: those that one view was too coarse to read become legible, too.
+MIXES = {
+    "usual": ImageMix({"general": 0.2, "scene_text": 0.42, "document": 0.38}),
+    "several_signs": ImageMix({"general": 0.1, "scene_text": 0.62, "document": 0.28}, three_signs=0.775),
+}
 
 
 class SyntheticRecords:
@@ -42,6 +60,9 @@ class SyntheticRecords:
         self.name = f"nano-{split}"
 
         self.labels = profile.labels if split == "train" else "questions"
+        # Captions are compared on the same images, and losses on the same validation images.
+        has_usual_images = split != "train" or self.labels != "questions"
+        self.mix = MIXES["usual" if has_usual_images else profile.training_images]
         is_described = self.size == label_levels.IMAGE_SIZE and self.auto_tiles is None
         if self.labels == label_levels.PIPELINE and not (is_described and self.rendering == "ordinary"):
             width, height = label_levels.IMAGE_SIZE
@@ -83,13 +104,15 @@ class SyntheticRecords:
     def sample(self, index: int) -> Sample:
         """Return a synthetic image with its ground truth."""
         # Each random draw has its own stream, numbered by its purpose and the index.
-        families, shares = list(FAMILY_SHARES), list(FAMILY_SHARES.values())
+        families, shares = list(self.mix.shares), list(self.mix.shares.values())
         family = str(np.random.default_rng([31, index]).choice(families, p=shares))
+        has_three_signs = np.random.default_rng([37, index]).random() < self.mix.three_signs
         size = self._size_of(index)
         # A document takes two tiles across.
         if size[0] < 2 * self.tile_size and self.auto_tiles is not None and family == "document":
             family = "scene_text"
-        return make_sample(index, self.split, size, family, self.rendering)
+        signs = 3 if has_three_signs else None
+        return make_sample(index, self.split, size, family, self.rendering, signs=signs)
 
     def _size_of(self, index: int) -> tuple[int, int]:
         """Return width and height of an image in pixels, those of all grids in turn."""

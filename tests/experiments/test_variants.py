@@ -9,7 +9,7 @@ from monkeylib.experiments.variants import VARIANTS, variant_profile
 from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
-NANO = profiles.load_profile("nano")
+NANO = profiles.load_profile("nano").with_usual_images()
 
 SIZE = {"image_width", "image_height"}  # set explicitly, with unchanged values
 RANKS = {"lora.attention_rank", "lora.mlp_rank"}
@@ -166,3 +166,10 @@ def test_low_and_narrow_images_have_documents(size):
 def test_images_of_one_tile_have_no_small_text():
     with pytest.raises(ValueError, match="images of 96 x 96 pixels have no questions of the kind fine"):
         make_test_set("fine", 2, size=(96, 96))
+
+
+@pytest.mark.parametrize("images", ["usual", "several_signs"])
+def test_all_variants_train_on_usual_images_whatever_the_profile_does(images):
+    profile = NANO.model_copy(update={"training_images": images})
+    for name in VARIANTS:
+        assert variant_profile(profile, name) == variant_profile(NANO, name)

@@ -17,7 +17,34 @@ NANO_DIGEST = "24654abb0d03645bd6949ccf925f8bb42f0f0b4f8fdff410caced472aaa7b226"
 
 
 def test_ordinary_records_have_not_changed():
-    assert synthetic_data(load_profile("nano")).digest == NANO_DIGEST
+    assert synthetic_data(load_profile("nano").with_usual_images()).digest == NANO_DIGEST
+
+
+@pytest.mark.parametrize(
+    ("images", "scenes", "of_three"), [("usual", 0.42, 1 / 3), ("several_signs", 0.62, 0.85)]
+)
+def test_training_images_have_as_many_signs_as_their_mix_says(images, scenes, of_three):
+    profile = load_profile("nano").model_copy(update={"training_images": images})
+    records = SyntheticRecords(profile, "train")
+    samples = [records.sample(FIRST_UNSEEN_IMAGE + index) for index in range(400)]
+
+    with_signs = [sample for sample in samples if sample.signs]
+    assert len(with_signs) / len(samples) == pytest.approx(scenes, abs=0.06)
+
+    # A third sign that finds no free space is left out.
+    share = sum(len(sample.signs) == 3 for sample in with_signs) / len(with_signs)
+    assert of_three - 0.16 < share < of_three + 0.04
+
+
+@pytest.mark.parametrize(("split", "labels"), [("val", "questions"), ("train", "text")])
+def test_images_to_compare_on_are_usual_ones(split, labels):
+    profile = load_profile("nano").model_copy(update={"labels": labels})
+    several, usual = (
+        SyntheticRecords(profile.model_copy(update={"training_images": images}), split)
+        for images in ("several_signs", "usual")
+    )
+    for index in range(FIRST_UNSEEN_IMAGE, FIRST_UNSEEN_IMAGE + 12):
+        assert several.sample(index) == usual.sample(index)
 
 
 def test_renderings_ask_the_same_about_images_with_other_quadrants():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator
@@ -99,6 +100,7 @@ def make_sample(
     family: str | None = None,
     rendering: str = "ordinary",
     style: Style = STYLE,
+    signs: int | None = None,
 ) -> Sample:
     """Make sample number `seed` of a split: the same image and ground truth on every machine.
 
@@ -110,6 +112,8 @@ def make_sample(
         rendering: one of `renderings.RENDERINGS`. Where quadrants are transformed, there may be no question
             about an image.
         style: what the image is drawn with.
+        signs: number of signs in an image of scene text; one to three at random if not given. Those that
+            find no free space are left out.
 
     Raises:
         ValueError: unknown split, family or rendering.
@@ -122,7 +126,8 @@ def make_sample(
     # The family is drawn even if it is given, so that it does not change anything else.
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
     random_family = FAMILIES[rng.choice(len(FAMILIES), p=_FAMILY_SHARES)]
-    make = _MAKE[family or random_family]
+    family = family or random_family
+    make = partial(_make_sign_sample, count=signs) if family == "scene_text" else _MAKE[family]
     if rendering == "ordinary":
         return make(rng, split, seed, size, style)
 
@@ -221,8 +226,10 @@ def _scene_questions(rng: Generator, objects: list[DrawnObject], size: tuple[int
 # --- signs ----------------------------------------------------------------------------------------
 
 
-def _make_sign_sample(rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style) -> Sample:
-    heights = draw_font_heights(rng, size, int(rng.integers(1, 4)))
+def _make_sign_sample(
+    rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style, count: int | None = None
+) -> Sample:
+    heights = draw_font_heights(rng, size, count or int(rng.integers(1, 4)))
     image, signs = make_signs(rng, split, size, heights, style)
 
     sentences = [
