@@ -45,32 +45,22 @@ _CLAIM_COLUMNS = {
     "verdict": "verdict",
 }
 
+# Of tables that compare base and Monkey.
+_BASE_AND_MONKEY = {
+    "base": "base",
+    "monkey": "Monkey",
+    "difference": "difference",
+    "low": "from",
+    "high": "to",
+    "n": "n",
+}
+
 # Of tables with more columns than a page has room for: those to show, with their headings.
 _COLUMNS = {
     "claims": _CLAIM_COLUMNS,
     "raised_claims": _CLAIM_COLUMNS,
-    "other_signs": {
-        "images": "images",
-        "signs": "signs",
-        "others": "other signs",
-        "base": "base",
-        "monkey": "Monkey",
-        "difference": "difference",
-        "low": "from",
-        "high": "to",
-        "n": "n",
-    },
-    "training_seeds": {
-        "images": "images",
-        "split": "questions",
-        "seed": "seed",
-        "base": "base",
-        "monkey": "Monkey",
-        "difference": "difference",
-        "low": "from",
-        "high": "to",
-        "n": "n",
-    },
+    "other_signs": {"images": "images", "signs": "signs", "others": "other signs", **_BASE_AND_MONKEY},
+    "training_seeds": {"images": "images", "split": "questions", "seed": "seed", **_BASE_AND_MONKEY},
     "verdicts": {"statement": "claim", "exact_match": "exact match, %", "verdict": "verdict"},
 }
 
