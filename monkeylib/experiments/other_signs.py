@@ -5,7 +5,7 @@
 asks the shipped Monkey and its base for the text of a large sign, in images with two or three signs. Each
 image is asked about twice: as it is, and with the other signs as one view of tile size shows them. The base
 sees the same both times, but Monkey loses what its tiles show of the others. If Monkey falls behind its base
-with the first images only, it reads the sign well enough but mistakes another one for it.
+with the first images only, it reads the sign well enough, and the other signs are what confuses it.
 """
 
 from __future__ import annotations
