@@ -21,7 +21,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         help="Checkpoint folder, name of a shipped model, or folder or name on a hub of any image-text model "
-        "of transformers; by default the nano model that was trained here, else nano-monkey."
+        "of transformers; by default the shipped nano-monkey."
     ),
 ]
 BenchmarksOption = Annotated[

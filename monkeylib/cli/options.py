@@ -31,8 +31,8 @@ Checkpoint = Annotated[
     typer.Option(
         "--model",
         help="Folder, name of a shipped model (`monkeylib models`), or name on a hub, of a Monkey or a "
-        "raised model; with --grid also of a model of transformers, which is raised. Default: the nano "
-        "model that was trained here, or else the shipped nano-monkey.",
+        "raised model; with --grid also of a model of transformers, which is raised. Default: the shipped "
+        "nano-monkey.",
     ),
 ]
 Device = Annotated[
@@ -98,20 +98,15 @@ Json = Annotated[
 
 
 def default_checkpoint() -> Path:
-    """Return the nano model that notebook 05 has trained here with seed 0, or else the one in the repository.
+    """Return the shipped nano-monkey, whatever has been trained here.
 
-    Without either, its base model answers, with a note on standard error.
+    Where it is missing, its base model answers, with a note on standard error.
     """
-    trained = resources.runs(resources.COMMITTED_PROFILE) / "monkey" / "model"
-    for folder in (trained, resources.models() / "nano-monkey"):
-        if (folder / "config.json").exists():
-            return folder
+    shipped, base = (resources.models() / name for name in ("nano-monkey", "nano-base"))
+    if (shipped / "config.json").exists():
+        return shipped
 
-    base = resources.models() / "nano-base"
-    say(
-        "no model has been trained yet (`monkeylib reproduce` trains one), "
-        f"so {resources.display_path(base)} answers."
-    )
+    say(f"{resources.display_path(shipped)} is missing, so {resources.display_path(base)} answers.")
     return base
 
 

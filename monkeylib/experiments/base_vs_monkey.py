@@ -11,29 +11,25 @@ from monkeylib.evaluation import results, score_tables
 from monkeylib.evaluation.predict import PredictionRun, predict_synthetic
 from monkeylib.experiments.variants import variant_profile
 from monkeylib.profiles import Profile, build, load_profile
-from monkeylib.progress import say
 from monkeylib.training import finetune
 
 MODELS = ("base", "monkey")
 
 
 def train_models(profile: Profile) -> dict[str, Path]:
-    """Return the checkpoints `base` and `monkey`; Monkey is trained unless notebook 05 has done so.
+    """Return the checkpoints `base` and `monkey`.
 
-    Who explores a notebook before notebook 05 has begun to train gets the shipped model in its place, where
-    the profile has one: nobody who only reads should wait for a training.
+    Monkey is the shipped one where there is one of this profile and seed: `nano-monkey`, which has been
+    trained for longer than notebook 05 trains. Otherwise it is trained here, unless notebook 05 has done so.
     """
     base = base_checkpoint(profile)
-    run = profile.runs / "monkey"
-    shipped = resources.models() / f"{profile.name}-monkey"
 
-    is_shipped = shipped.is_dir() and profile.training.seed == load_profile(profile.name).training.seed
-    if is_shipped and resources.reproduced() is None and not run.exists():
-        say(f"this is the shipped {shipped.name}: notebook 05 trains another one in its place")
+    shipped = resources.models() / f"{profile.name}-monkey"
+    if shipped.is_dir() and profile.training.seed == load_profile(profile.name).training.seed:
         return {"base": base, "monkey": shipped}
 
     # Returns at once if this training has ended before.
-    return {"base": base, "monkey": finetune.run(profile, run, if_changed="replace")}
+    return {"base": base, "monkey": finetune.run(profile, profile.runs / "monkey", if_changed="replace")}
 
 
 def base_checkpoint(profile: Profile) -> Path:

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent
 _ORDER = (
     "smoke",
     "nano",
+    "nano-monkey",
     "small",
     "llava-448",
     "llava-672",

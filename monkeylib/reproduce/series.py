@@ -71,10 +71,12 @@ SERIES = (
     ),
     Notebook(
         "05_finetuning",
-        inputs=(_BASE, _SAMPLES, "monkeylib/data/mixtures"),
+        inputs=(_BASE, _MONKEY, _SAMPLES, "monkeylib/data/mixtures"),
         paper="section 3.3, multi-task training",
     ),
-    Notebook("06_evaluation", needs=("05_finetuning",), inputs=(_BASE,), paper="section 4.2, results"),
+    Notebook(
+        "06_evaluation", needs=("05_finetuning",), inputs=(_BASE, _MONKEY), paper="section 4.2, results"
+    ),
     Notebook(
         "07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID), paper="section 4.3, ablations"
     ),

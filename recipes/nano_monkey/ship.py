@@ -1,10 +1,11 @@
-"""Ship the Monkey that notebook 05 trains, so that one command answers before anybody has trained anything.
+"""Train and ship nano-monkey, so that one command answers before anybody has trained anything.
 
     python -m recipes.nano_monkey.ship
 
-trains it as the profile `nano` says, unless `make reproduce` has done so, copies it to
-`data/models/nano-monkey` with its scores, and writes its card from them. A later training on another
-processor may score a little differently; the card stays that of the weights that are there.
+trains it as the profile `nano-monkey` says, half an hour on two cores, copies it to
+`data/models/nano-monkey` with its curve and its scores, and writes its card from them. An interrupted
+training resumes, and a finished one is not repeated. A later training on another processor may score a little
+differently; the card stays that of the weights that are there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from monkeylib.data.synthetic.sample_files import SYNTHETIC, synthetic_sample
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
+from monkeylib.experiments import base_vs_monkey
 from monkeylib.experiments.image_sets import compare_on_image_sets
 from monkeylib.inference import load_model
 from monkeylib.monkey import Monkey
@@ -25,8 +27,10 @@ from monkeylib.profiles import Profile
 from monkeylib.reproduce.tables import markdown_table
 from monkeylib.tables import Row
 from monkeylib.training import finetune
+from monkeylib.training.curves import read_curves
 
-NAME = "nano-monkey"
+NAME = "nano-monkey"  # the profile and the model that it trains
+CURVE = "training.csv"
 ANSWERS = "answers.csv"
 SCORES = "scores.csv"
 IMAGE_SETS = "image_sets.csv"
@@ -50,8 +54,9 @@ $parts
 ## Training
 
 $steps steps of $batch synthetic images each (`monkeylib.data.synthetic`), none of which nano-base has seen.
-As in the paper, the ViT is frozen, and LoRA, resampler and language model train. Notebook 05 trains this
-model in some minutes; `python -m recipes.nano_monkey.ship` copies it here.
+As in the paper, the ViT is frozen, and LoRA, resampler and language model train. The profile `nano-monkey`
+says how; `python -m recipes.nano_monkey.ship` trains it in half an hour on two cores, and copies it here with
+its curve (`training.csv`). Notebook 05 trains a shorter one, of $short_steps steps.
 
 ## Test scores
 
@@ -104,15 +109,12 @@ def answer_samples(monkey: Monkey) -> list[Row]:
     ]
 
 
-def scores_of_training(profile: Profile) -> list[Row]:
-    """Return the main test scores of the Monkey that the profile has trained.
-
-    Raises:
-        FileNotFoundError: notebook 06 has not written them yet.
-    """
+def test_scores() -> list[Row]:
+    """Return the main test scores of the shipped Monkey, those of notebook 06."""
+    table = base_vs_monkey.evaluate(profiles.load_profile(resources.COMMITTED_PROFILE), progress=True)
     return [
         row
-        for row in tables.read_table("evaluation", profile.name)
+        for row in tables.read_csv(table)
         if row["model"] == "monkey" and row["metric"] in ("exact_match", "cider_d")
     ]
 
@@ -154,6 +156,7 @@ def write_card(profile: Profile, folder: Path) -> Path:
         tile=profile.tile_size,
         parts="".join(f"| {name} | {count:,} |\n" for name, count in parts.items()),
         steps=profile.training.steps,
+        short_steps=profiles.load_profile(resources.COMMITTED_PROFILE).training.steps,
         batch=profile.training.batch_size,
         scores=markdown_table(scores),
         sets=markdown_table(sets),
@@ -169,7 +172,7 @@ def write_card(profile: Profile, folder: Path) -> Path:
 
 def main() -> None:
     """Train, copy and describe the model."""
-    profile = profiles.load_profile(resources.COMMITTED_PROFILE)
+    profile = profiles.load_profile(NAME)
     trained = finetune.run(profile, profile.runs / "monkey", if_changed="replace")
 
     folder = resources.models() / NAME
@@ -179,7 +182,8 @@ def main() -> None:
             shutil.copyfile(file, temporary)
 
     models = {name: load_model(resources.models() / name) for name in ("nano-base", NAME)}
-    tables.write_csv(scores_of_training(profile), folder / SCORES)
+    tables.write_csv(read_curves(trained.parent / "metrics.csv"), folder / CURVE)
+    tables.write_csv(test_scores(), folder / SCORES)
     tables.write_csv(answer_samples(models[NAME]), folder / ANSWERS)
     tables.write_csv(compare_on_image_sets(models, QUESTIONS, profile.image_size), folder / IMAGE_SETS)
     print(resources.display_path(write_card(profile, folder)))

@@ -8,14 +8,14 @@ from monkeylib.experiments.variants import variant_profile
 
 
 def test_names_come_in_order_of_size():
-    names = ["smoke", "nano", "small", "llava-448", "llava-672", "paper-896-qlora", "paper-896", "paper-1344"]
-    assert profiles.profile_names() == names
+    names = ["smoke", "nano", "nano-monkey", "small", "llava-448", "llava-672"]
+    assert profiles.profile_names() == [*names, "paper-896-qlora", "paper-896", "paper-1344"]
 
 
 def test_unknown_name_lists_the_profiles():
     with pytest.raises(
         ValueError,
-        match="'paper'.*smoke, nano, small, llava-448, llava-672, paper-896-qlora, paper-896, paper-1344",
+        match="'paper'.*smoke, nano, nano-monkey, small, .*, paper-896-qlora, paper-896, paper-1344",
     ):
         profiles.load_profile("paper")
 
@@ -55,6 +55,7 @@ def test_old_names_of_fields_raise():
 WARMUP_STEPS = {
     "smoke": (1, 1),
     "nano": (15, 10),
+    "nano-monkey": (25, 10),
     "small": (100, 100),
     "llava-448": (156, 156),
     "llava-672": (156, 156),
