@@ -14,7 +14,7 @@ _PANELS = {"loss": "cross-entropy per answer token", "exact": "share of answers 
 _WINDOW = 5  # logged batches of the running mean
 
 
-def draw_curves(rows: Sequence[Row]) -> Figure:
+def draw_curves(rows: Sequence[Row], longer: Sequence[Row] = ()) -> Figure:
     """Draw loss and exact match over the training steps.
 
     Batches of training are points, since each is other images, with their running mean over the last five;
@@ -22,9 +22,11 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
 
     Args:
         rows: `part` (train or val), `step`, `loss` and `exact`, as the training log has them.
+        longer: those of a longer training, whose validation is drawn dashed beside.
     """
     frame = pd.DataFrame(rows)
     training, validation = (frame[frame["part"] == part] for part in ("train", "val"))
+    validation_of_longer = pd.DataFrame([row for row in longer if row["part"] == "val"])
 
     fig, axes = plt.subplots(1, 2, figsize=(7.8, 2.9))
     for ax, (name, title) in zip(axes, _PANELS.items(), strict=True):
@@ -33,16 +35,19 @@ def draw_curves(rows: Sequence[Row]) -> Figure:
             sns.scatterplot(training, color=COLOURS[0], alpha=0.45, s=16, label="training batches", **curve)
             smooth = training.assign(**{name: training[name].rolling(_WINDOW, min_periods=1).mean()})
             sns.lineplot(smooth, color=COLOURS[0], estimator=None, label="their running mean", **curve)
+        options = {"color": COLOURS[1], "marker": "o", "estimator": None}
         if len(validation):
-            options = {"color": COLOURS[1], "marker": "o", "estimator": None, "label": "validation images"}
-            sns.lineplot(validation, **options, **curve)
+            sns.lineplot(validation, label="validation images", **options, **curve)
+        if len(validation_of_longer):
+            options["linestyle"] = "--"
+            sns.lineplot(validation_of_longer, label="those of the longer training", **options, **curve)
         ax.set(xlabel="training steps", ylabel="", title=title)
 
     # The loss starts at 0, exact match covers its whole range.
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(0, 1)
     handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=3)
+    fig.legend(handles, labels, loc="outside lower center", ncols=4)
     return fig
 
 

@@ -39,7 +39,7 @@ def train(call, monkeypatch):
     return train
 
 
-def test_train_writes_the_default_checkpoint_of_answer(call, train):
+def test_train_writes_into_the_folder_of_the_profile(call, train):
     profile, folder, _ = train()
     assert (profile.name, folder) == ("smoke", resources.runs("smoke") / "monkey")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from monkeylib import profiles, tables
+from monkeylib import profiles, resources, tables
 from monkeylib.experiments import training_seeds
 
 
@@ -32,3 +32,14 @@ def test_each_seed_and_all_of_them_are_compared_with_the_base(short, tmp_path, m
     assert weights[0] != weights[1]
     times = (first / "model.safetensors").stat().st_mtime_ns
     assert (training_seeds.train(short, 1) / "model.safetensors").stat().st_mtime_ns == times
+
+
+def test_seed_0_of_the_shipped_models_profile_is_the_shipped_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(training_seeds.finetune, "run", lambda profile, folder, progress: folder)
+    profile = profiles.load_profile(training_seeds.SHIPPED)
+    assert training_seeds.train(profile, 0) == resources.models() / training_seeds.SHIPPED
+
+    # Another seed is another training, and so is the shorter one of notebook 05.
+    assert training_seeds.train(profile, 1).is_relative_to(tmp_path)
+    assert training_seeds.train(profiles.load_profile("nano"), 0).is_relative_to(tmp_path)

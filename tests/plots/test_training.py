@@ -28,6 +28,19 @@ def test_curves_of_a_run_that_has_just_begun():
     assert len(loss.lines) == 1 and not loss.collections
 
 
+def test_validation_of_a_longer_training_stands_beside():
+    row = {"loss": 1.0, "exact": 0.5}
+    rows = [{"part": "val", "step": step, **row} for step in (0, 2)]
+    longer = [{"part": part, "step": step, **row} for part in ("train", "val") for step in (2, 4, 6)]
+    fig = draw_curves(rows, longer)
+    for ax in fig.axes:
+        own, beside = ax.lines
+        assert (own.get_linestyle(), beside.get_linestyle()) == ("-", "--")
+        assert beside.get_xdata().tolist() == [2, 4, 6] and not ax.collections
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in fig.axes[0].lines]
+
+
 def test_mix_has_every_dataset_and_shares_of_kinds():
     datasets = [
         {"dataset": "a", "kind": "documents", "records": 3000, "unverified": False},

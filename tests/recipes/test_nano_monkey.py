@@ -18,7 +18,7 @@ def monkey():
 
 def test_card_follows_from_the_results(tmp_path):
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
-    card = ship.write_card(profiles.load_profile("nano"), tmp_path)
+    card = ship.write_card(profiles.load_profile(ship.NAME), tmp_path)
     assert card.read_text() == (FOLDER / "README.md").read_text()
 
     stated = tables.read_csv(FOLDER / ship.ANSWERS)
@@ -39,6 +39,13 @@ def test_answers_of_the_card_are_those_of_the_weights(monkey):
     assert agreed >= len(rows) - 1
     for row, old in zip(rows, stated, strict=True):
         assert row["log_likelihood"] == pytest.approx(old["log_likelihood"], abs=0.05)
+
+
+def test_curve_ends_with_the_last_step_of_the_profile():
+    rows = tables.read_csv(FOLDER / ship.CURVE)
+    validation = [row for row in rows if row["part"] == "val"]
+    assert validation[-1]["step"] == profiles.load_profile(ship.NAME).training.steps
+    assert validation[-1]["loss"] < validation[0]["loss"]
 
 
 def test_model_is_small_enough_for_every_clone():
