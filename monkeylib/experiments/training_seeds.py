@@ -2,8 +2,8 @@
 
     python -m monkeylib.experiments.training_seeds --seeds 0 1 2
 
-trains Monkey as the shipped one was, with each seed, and compares it with its base: the share of questions whose
-true answer is the most probable one, token by token, on the usual test images and on fresh ones
+trains Monkey as the shipped one was, with each seed, and compares it with its base: the share of questions
+whose true answer is the most probable one, token by token, on the usual test images and on fresh ones
 (`image_sets`).
 """
 
@@ -30,7 +30,9 @@ from monkeylib.training import finetune
 TABLE = "training_seeds"
 ALL_SEEDS = "all"
 IMAGES = ("test", "fresh")
-SHIPPED = "nano-monkey"  # the profile, and the model that it has trained with seed 0: recipes.nano_monkey.ship
+SHIPPED = (
+    "nano-monkey"  # the profile, and the model that it has trained with seed 0: recipes.nano_monkey.ship
+)
 COUNTS = {"fine": 600, "large": 600, "general": 600}  # questions about each set of images
 
 

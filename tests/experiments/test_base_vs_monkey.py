@@ -91,7 +91,9 @@ def test_model_titles_state_the_pixels_that_they_see():
 
 
 @pytest.mark.parametrize("series", ["", "nano-seed-0"])
-@pytest.mark.parametrize(("name", "seed", "trains"), [("nano", 0, False), ("nano", 1, True), ("smoke", 0, True)])
+@pytest.mark.parametrize(
+    ("name", "seed", "trains"), [("nano", 0, False), ("nano", 1, True), ("smoke", 0, True)]
+)
 def test_monkey_is_the_shipped_one_where_there_is_one_and_trained_elsewhere(
     name, seed, trains, series, tmp_path, monkeypatch
 ):

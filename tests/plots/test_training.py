@@ -38,7 +38,9 @@ def test_validation_of_a_longer_training_stands_beside():
         assert (own.get_linestyle(), beside.get_linestyle()) == ("-", "--")
         assert beside.get_xdata().tolist() == [2, 4, 6] and not ax.collections
     (legend,) = fig.legends
-    assert [text.get_text() for text in legend.get_texts()] == [line.get_label() for line in fig.axes[0].lines]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        line.get_label() for line in fig.axes[0].lines
+    ]
 
 
 def test_mix_has_every_dataset_and_shares_of_kinds():
