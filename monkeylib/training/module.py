@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import lightning as L
@@ -76,7 +76,8 @@ class MonkeyTraining(L.LightningModule):
         self.cuts: tuple[int, ...] = ()
         # Losses of the running step's micro-batches.
         self.micro_batch_losses: list[Tensor] = []
-        self._step_sums: dict[str, Tensor] = {}
+        # Of its answers, `[answers]` of each: 1 where it is right.
+        self._step_right: list[Tensor] = []
         self._num_validated = 0
         self._sharded = False
 
@@ -132,7 +133,7 @@ class MonkeyTraining(L.LightningModule):
         torch.manual_seed(step_seed + 7_919_000_003 * micro_batch + 104_729_000_017 * self.global_rank)
 
     def loss_and_accuracy(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the `loss` of a micro-batch, and in `exact` the share of its answers that are right.
+        """Return the `loss` of a micro-batch, and in `right`, `[answers]`, 1 for each answer that is right.
 
         Raises:
             BadRecord: a record that cannot be trained on, which the data loader of any device reports in
@@ -143,11 +144,7 @@ class MonkeyTraining(L.LightningModule):
         inputs = {name: value for name, value in batch.items() if name not in _NOT_MODEL_INPUTS}
         loss, predictions = self.loss_and_predictions(inputs)
 
-        # A dummy example has no labels.
-        exact: Tensor | float = 0.0
-        if len(predictions) > 0:
-            exact = exact_match(predictions, batch["labels"], batch["turns"])
-        return {"loss": loss, "exact": torch.as_tensor(exact)}
+        return {"loss": loss, "right": right_answers(predictions, batch["labels"], batch["turns"])}
 
     def loss_and_predictions(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the loss of a micro-batch, and the most likely token `[N]` in the place of each label."""
@@ -172,16 +169,19 @@ class MonkeyTraining(L.LightningModule):
         strategies.raise_together(BadRecord(failures[0]))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a micro-batch; log the mean over the micro-batches of a step."""
-        # Each micro-batch adds its share, so that the last one logs the mean of the step.
+        """Return the loss of a micro-batch; log the loss of the step, and the share of its answers that are
+        right: of several devices the mean of theirs."""
         metrics = self.loss_and_accuracy(batch)
         if batch_idx % self.accumulation_steps == 0:
-            self._step_sums, self.micro_batch_losses = {}, []
+            self.micro_batch_losses, self._step_right = [], []
         self.micro_batch_losses.append(metrics["loss"].detach())
-        for name, value in metrics.items():
-            self._step_sums[name] = self._step_sums.get(name, 0) + value.detach() / self.accumulation_steps
+        self._step_right.append(metrics["right"])
 
-        logged = {f"train/{name}": value for name, value in self._step_sums.items()}
+        # Each micro-batch logs the step so far, so that what the last one logs is of the whole step.
+        logged = {
+            "train/loss": sum(self.micro_batch_losses) / self.accumulation_steps,
+            "train/exact": mean_right(torch.cat(self._step_right)),
+        }
         self.log_dict(logged, batch_size=1, prog_bar=True, sync_dist=self.trainer.world_size > 1)
         return metrics["loss"]
 
@@ -191,20 +191,15 @@ class MonkeyTraining(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of a micro-batch of images that training never sees."""
-        metrics = {name: value.detach() for name, value in self.loss_and_accuracy(batch).items()}
+        metrics = self.loss_and_accuracy(batch)
+        right = metrics["right"]
         self._num_validated += batch["num_examples"]
 
-        # The loss is a share of its whole batch's, and each batch counts by its examples, so that the mean
-        # does not depend on how batches are divided.
-        sizes = {"loss": batch["num_batch_examples"], "exact": len(batch["labels"])}
-        for name, value in metrics.items():
-            self.log(
-                f"val/{name}",
-                value,
-                batch_size=sizes[name],
-                prog_bar=True,
-                sync_dist=self.trainer.world_size > 1,
-            )
+        # The loss is a share of its whole batch's, and each batch counts by its examples; exact match counts
+        # by answers. So neither mean depends on how batches are divided.
+        log = partial(self.log, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        log("val/loss", metrics["loss"].detach(), batch_size=batch["num_batch_examples"])
+        log("val/exact", mean_right(right), batch_size=len(right))
 
     def on_validation_epoch_end(self) -> None:
         """Check that something was validated.
@@ -380,8 +375,8 @@ class MonkeyTraining(L.LightningModule):
 
 
 @torch.no_grad()
-def exact_match(predictions: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
-    """Return the share of answers that greedy decoding would get right, from one teacher-forced pass.
+def right_answers(predictions: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
+    """Return which answers greedy decoding would get right, from one teacher-forced pass.
 
     Greedy decoding repeats an answer exactly when each of its tokens, end of text included, is the most
     likely one after the right tokens before it.
@@ -390,6 +385,10 @@ def exact_match(predictions: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
         predictions: `[N]`, the most likely token in the place of each of the N labels.
         labels: `[B, T]`, `IGNORE_INDEX` where there is no label.
         turns: `[B, T]`, the turn whose answer a label belongs to.
+
+    Returns:
+        `[answers]`, by example and turn: 1.0 where it is right, else 0.0. Without labels, as those of a dummy
+        example, there are none.
     """
     # The position before a label predicts it.
     targets = pad(labels, (0, 1), value=IGNORE_INDEX)[:, 1:]
@@ -399,9 +398,14 @@ def exact_match(predictions: Tensor, labels: Tensor, turns: Tensor) -> Tensor:
 
     # Number the answers: [N] of 0 to answers - 1, by example and turn.
     example = torch.arange(len(targets), device=labels.device)[:, None].expand_as(targets)[labelled]
-    _, answer = torch.unique(torch.stack([example, target_turns[labelled]]), dim=1, return_inverse=True)
+    answers, answer = torch.unique(torch.stack([example, target_turns[labelled]]), dim=1, return_inverse=True)
 
     # An answer is right if none of its tokens is wrong.
     wrong = (predictions != targets[labelled]).float()
-    wrong_tokens = wrong.new_zeros(int(answer.max()) + 1).index_add_(0, answer, wrong)
-    return (wrong_tokens == 0).float().mean()
+    wrong_tokens = wrong.new_zeros(answers.shape[1]).index_add_(0, answer, wrong)
+    return (wrong_tokens == 0).float()
+
+
+def mean_right(right: Tensor) -> Tensor:
+    """Return the share of right answers `[answers]`, 0 where there are none."""
+    return right.sum() / max(len(right), 1)

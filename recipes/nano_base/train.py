@@ -45,7 +45,7 @@ from monkeylib.runs import RunDiffers, RunFolder, read_manifest
 from monkeylib.training import checkpointing
 from monkeylib.training.batches import BATCHES_PER_BUCKET, LengthBuckets, MicroBatches, build_dataloader
 from monkeylib.training.curves import ResumedCSVLogger
-from monkeylib.training.module import exact_match
+from monkeylib.training.module import mean_right, right_answers
 from monkeylib.training.optim import cosine_with_warmup, parameter_groups
 from recipes.nano_base import card
 from recipes.nano_base.dense_heads import (
@@ -197,7 +197,8 @@ class BaseTraining(L.LightningModule):
         out["loss"] = (
             out["loss"] + result.loss + ATTENTION_WEIGHT * out["attention"] + self.phase.starts * start
         )
-        out["exact"] = exact_match(result.logits.detach().argmax(-1), batch["labels"], batch["turns"])
+        predictions = result.logits.detach().argmax(-1)
+        out["exact"] = mean_right(right_answers(predictions, batch["labels"], batch["turns"]))
         return out
 
     def on_train_start(self) -> None:

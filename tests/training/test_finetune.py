@@ -20,7 +20,7 @@ from monkeylib.runs import RunDiffers
 from monkeylib.training import checkpointing, finetune, micro_batch_size, optim, synthetic_records
 from monkeylib.training.batches import EncodedExample, ExampleEncoder, pad
 from monkeylib.training.curves import SPLITS, read_curves
-from monkeylib.training.module import MonkeyTraining, exact_match
+from monkeylib.training.module import MonkeyTraining, right_answers
 from monkeylib.training.synthetic_records import synthetic_data
 
 SMOKE = profiles.load_profile("smoke")
@@ -156,7 +156,7 @@ def test_one_batch_is_learned_by_heart(batch):
 
     model.eval()
     logits = model(**inputs).logits
-    assert exact_match(logits.argmax(-1), batch["labels"], batch["turns"]) > 0.8
+    assert right_answers(logits.argmax(-1), batch["labels"], batch["turns"]).mean() > 0.8
 
 
 # --- interrupted, finished and changed runs --------------------------------------------------------
@@ -511,7 +511,7 @@ def test_seeds_train_on_different_images_and_never_on_those_of_validation():
     assert gaps.min() >= nano.training.steps * nano.training.batch_size
 
 
-# --- examples, labels, exact match -----------------------------------------------------------------
+# --- examples, labels, right answers ---------------------------------------------------------------
 
 
 def test_only_answers_and_their_ends_are_learned(batch):
@@ -526,7 +526,7 @@ def test_only_answers_and_their_ends_are_learned(batch):
     assert batch["pixel_values"].shape == (4 * 5, 3, SMOKE.tile_size, SMOKE.tile_size)
 
 
-def test_exact_match_agrees_with_greedy_decoding(tiny, tokenizer):
+def test_right_answers_agree_with_greedy_decoding(tiny, tokenizer):
     """One forward pass over an answer and step-by-step generation agree on which answers are right."""
     torch.manual_seed(3)
     model = tiny(views="global", lora_mode="none").eval()
@@ -543,21 +543,21 @@ def test_exact_match_agrees_with_greedy_decoding(tiny, tokenizer):
         if number % 3 == 0:
             answer[number % len(answer)] = 7
         expected.append(float(generated == answer))
-        matches.append(_exact_match_of(model, prompt, answer))
+        matches.append(_is_right(model, prompt, answer))
 
     assert matches == expected
     assert set(expected) == {0.0, 1.0}
 
 
-def _exact_match_of(model, prompt, answer):
+def _is_right(model, prompt, answer):
     ids = torch.tensor([[*prompt, *answer]])
     labels = torch.tensor([[IGNORE_INDEX] * len(prompt) + answer])
     turns = torch.tensor([[-1] * len(prompt) + [0] * len(answer)])
     with torch.no_grad():
-        return exact_match(model(ids, labels=labels).logits.argmax(-1), labels, turns).item()
+        return right_answers(model(ids, labels=labels).logits.argmax(-1), labels, turns).item()
 
 
-def test_exact_match_counts_answers_not_tokens_or_examples():
+def test_answers_are_right_or_wrong_each_by_itself():
     labels = torch.tensor(
         [[IGNORE_INDEX, 4, 5, IGNORE_INDEX, 6], [IGNORE_INDEX, IGNORE_INDEX, 7, 8, IGNORE_INDEX]]
     )
@@ -565,10 +565,13 @@ def test_exact_match_counts_answers_not_tokens_or_examples():
     logits = torch.zeros(5, 10)
     for position, token in enumerate((4, 5, 9, 7, 8)):  # the second answer of the first row is wrong
         logits[position, token] = 1
-    assert exact_match(logits.argmax(-1), labels, turns).item() == pytest.approx(2 / 3)
+    assert right_answers(logits.argmax(-1), labels, turns).tolist() == [1, 0, 1]
 
     logits[1, 2] = 2  # one token of the first answer too
-    assert exact_match(logits.argmax(-1), labels, turns).item() == pytest.approx(1 / 3)
+    assert right_answers(logits.argmax(-1), labels, turns).tolist() == [0, 0, 1]
+
+    nothing = torch.full_like(labels, IGNORE_INDEX)
+    assert len(right_answers(torch.zeros(0), nothing, turns)) == 0
 
 
 def test_conversation_that_does_not_fit_loses_complete_turns(tokenizer):

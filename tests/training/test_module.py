@@ -80,7 +80,8 @@ def test_packing_gives_the_loss_and_gradients_of_padding():
     assert packed_shape[0] == 1
     assert packed_shape.numel() < padded_shape.numel()
     assert packed["loss"].item() == pytest.approx(padded["loss"].item(), abs=1e-5)
-    assert float(packed["exact"]) == float(padded["exact"])
+    assert packed["right"].tolist() == padded["right"].tolist()
+    assert len(packed["right"]) == sum(int(example.turns.max()) + 1 for example in examples)
     assert_close(packed_gradients, padded_gradients)
 
 
