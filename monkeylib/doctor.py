@@ -218,7 +218,7 @@ def _folders() -> Iterator[Diagnosis]:
 
 
 def _models() -> Iterator[Diagnosis]:
-    for name in ("nano-monkey", "nano-base"):
+    for name in (resources.SHIPPED_MONKEY, resources.SHIPPED_BASE):
         folder = resources.models() / name
         if (folder / "model.safetensors").exists():
             yield Diagnosis("models", name, "ok", resources.display_path(folder))

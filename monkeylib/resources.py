@@ -39,6 +39,8 @@ REPRODUCES = "MONKEYLIB_REPRODUCES"
 # Names in the environment of a process, and of what it starts, the seed of its results and figures.
 SEED = "MONKEYLIB_SEED"
 COMMITTED_PROFILE = "nano"  # the profile whose results and figures are part of the repository
+SHIPPED_MONKEY = "nano-monkey"  # the model that answers where none is named, and the profile that trains it
+SHIPPED_BASE = "nano-base"  # the model that it is trained from
 
 
 def is_installed() -> bool:
@@ -151,20 +153,30 @@ def shipped_models() -> list[Path]:
     return sorted(file.parent for file in models().glob("*/config.json"))
 
 
+def shipped_monkey() -> Path:
+    """Return the folder of the Monkey that the repository ships."""
+    return models() / SHIPPED_MONKEY
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether a folder holds a model that can be loaded as it is."""
+    return (folder / "config.json").is_file()
+
+
 def find_model(name: Path | str) -> Path:
     """Return the folder of a shipped model that is named, such as "nano-monkey", and any other path as it is.
 
     A folder of that path comes first.
     """
     path = to_path(name)
-    is_shipped = path.name == str(path) and (models() / path / "config.json").is_file()
+    is_shipped = path.name == str(path) and is_model(models() / path)
     return models() / path if is_shipped and not path.exists() else path
 
 
 def suggest_model(name: Path | str, otherwise: str) -> str:
     """Return "did you mean nano-monkey?" for a name that is spelled like a shipped model's, and any other's
     `otherwise`."""
-    if (models() / name / "README.md").is_file() and not (models() / name / "config.json").is_file():
+    if (models() / name / "README.md").is_file() and not is_model(models() / name):
         return f"it is a part of a model, see {display_path(models() / name / 'README.md')}"
     others = [folder.name for folder in shipped_models() if folder.name != str(name)]
     return otherwise if Path(name).exists() else nearest(str(name), others) or otherwise

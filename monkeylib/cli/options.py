@@ -101,12 +101,19 @@ def default_checkpoint() -> Path:
     """Return the shipped nano-monkey, whatever has been trained here.
 
     Where it is missing, its base model answers, with a note on standard error.
+
+    Raises:
+        FileNotFoundError: neither is there.
     """
-    shipped, base = (resources.models() / name for name in ("nano-monkey", "nano-base"))
-    if (shipped / "config.json").exists():
+    shipped, base = resources.shipped_monkey(), resources.models() / resources.SHIPPED_BASE
+    if resources.is_model(shipped):
         return shipped
 
-    say(f"{resources.display_path(shipped)} is missing, so {resources.display_path(base)} answers.")
+    missing = f"{resources.display_path(shipped)} is missing"
+    remedy = "clone or install monkeylib anew, or name a model with --model"
+    if not resources.is_model(base):
+        raise FileNotFoundError(f"{missing}, and so is its base: {remedy}")
+    say(f"{missing}, so {resources.display_path(base)} answers: {remedy}")
     return base
 
 

@@ -14,22 +14,31 @@ from monkeylib.profiles import Profile, build, load_profile
 from monkeylib.training import finetune
 
 MODELS = ("base", "monkey")
+_SHORT = resources.COMMITTED_PROFILE  # trains as the shipped Monkey's profile does, in fewer steps
 
 
 def train_models(profile: Profile) -> dict[str, Path]:
     """Return the checkpoints `base` and `monkey`.
 
-    Monkey is the shipped one where there is one of this profile and seed: `nano-monkey`, which has been
-    trained for longer than notebook 05 trains. Otherwise it is trained here, unless notebook 05 has done so.
+    Monkey is the shipped one where it is the profile's (`shipped_monkey`). Otherwise it is trained here,
+    unless notebook 05 has done so.
     """
-    base = base_checkpoint(profile)
+    monkey = shipped_monkey(profile)
+    if monkey is None:
+        # Returns at once if this training has ended before.
+        monkey = finetune.run(profile, profile.runs / "monkey", if_changed="replace")
+    return {"base": base_checkpoint(profile), "monkey": monkey}
 
-    shipped = resources.models() / f"{profile.name}-monkey"
-    if shipped.is_dir() and profile.training.seed == load_profile(profile.name).training.seed:
-        return {"base": base, "monkey": shipped}
 
-    # Returns at once if this training has ended before.
-    return {"base": base, "monkey": finetune.run(profile, profile.runs / "monkey", if_changed="replace")}
+def shipped_monkey(profile: Profile) -> Path | None:
+    """Return the shipped Monkey where it is the one to evaluate for a profile, None elsewhere.
+
+    It is that of the profile which trains it, and stands for that of `nano`, which is the same but for a
+    shorter training. A setting or a seed other than the library's asks for a model of its own.
+    """
+    is_its_own = profile in [load_profile(name) for name in (_SHORT, resources.SHIPPED_MONKEY)]
+    folder = resources.shipped_monkey()
+    return folder if is_its_own and resources.is_model(folder) else None
 
 
 def base_checkpoint(profile: Profile) -> Path:

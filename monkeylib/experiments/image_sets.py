@@ -27,6 +27,7 @@ from monkeylib.tables import Row
 FIRST_FRESH = 1_000_000
 
 ALL = "all"
+LIKE_TRAINING = ("test", "fresh")  # the sets whose images are drawn as those of training are
 
 
 def _make_fresh_sample(number: int, size: tuple[int, int]) -> Sample:

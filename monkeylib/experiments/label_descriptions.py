@@ -27,7 +27,7 @@ from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRe
 
 def label_samples(count: int = label_levels.NUM_IMAGES) -> list[Sample]:
     """Return the first training images of the runs that compare labels."""
-    records = SyntheticRecords(load_profile("nano").with_usual_images(), "train")
+    records = SyntheticRecords(load_profile("nano"), "train")
     return [records.sample(FIRST_UNSEEN_IMAGE + index) for index in range(count)]
 
 

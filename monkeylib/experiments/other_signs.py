@@ -23,26 +23,29 @@ from monkeylib.data.synthetic import TestQuestion
 from monkeylib.evaluation.benchmarks import nano_example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import difference_interval
-from monkeylib.experiments.image_sets import make_questions
-from monkeylib.experiments.training_seeds import IMAGES, SHIPPED
+from monkeylib.experiments.base_vs_monkey import base_checkpoint
+from monkeylib.experiments.image_sets import LIKE_TRAINING, make_questions
 from monkeylib.inference import load_model
-from monkeylib.profiles import Profile
+from monkeylib.monkey import Monkey
 from monkeylib.progress import say
 from monkeylib.tables import Row
 
 TABLE = "other_signs"
-BASE = "nano-base"
 DRAWN = "drawn"
 SHRUNK = "shrunk"  # as one view shows them
 ALL = "all"
 COUNT = 2400  # questions about large text, of which about a quarter ask for one sign of several
 
 
-def compare(profile: Profile, count: int = COUNT, progress: bool = False) -> list[Row]:
-    """Score base and shipped Monkey on large signs, with the other signs as they are and shrunk.
+def compare(
+    models: Sequence[Monkey], size: tuple[int, int], side: int, count: int = COUNT, progress: bool = False
+) -> list[Row]:
+    """Score base and Monkey on large signs, with the other signs as they are and shrunk.
 
     Args:
-        profile: says how large images and tiles are.
+        models: base and Monkey.
+        size: width and height of the images in pixels.
+        side: pixels of the square view to whose detail the other signs are shrunk.
         count: questions about large text, among which those about signs are looked for.
         progress: say what is done.
 
@@ -50,18 +53,25 @@ def compare(profile: Profile, count: int = COUNT, progress: bool = False) -> lis
         Rows of `images` (test or fresh), `signs` in an image (2, 3 or "all"), `others` ("drawn" as they are,
         or "shrunk"), exact match of `base` and `monkey` as shares, the paired `difference` with its 95 %
         interval from `low` to `high`, and the number `n` of questions.
+
+    Raises:
+        ValueError: none of so few questions asks for a sign beside others.
     """
-    models = [load_model(resources.models() / name) for name in (BASE, SHIPPED)]
     rows: list[Row] = []
-    for images in IMAGES:
-        questions = make_questions(images, "large", count, profile.image_size)
+    for images in LIKE_TRAINING:
+        questions = make_questions(images, "large", count, size)
         questions = [question for question in questions if len(question.sample.signs) > 1]
+        if not questions:
+            raise ValueError(
+                f"none of {count} questions about {images} images asks for a large sign beside others, as "
+                f"about every fourth does: ask for more, {COUNT} by default"
+            )
         numbers = np.array([len(question.sample.signs) for question in questions])
 
         for others in (DRAWN, SHRUNK):
             shown = questions
             if others == SHRUNK:
-                shown = [shrink_other_signs(question, profile.tile_size) for question in questions]
+                shown = [shrink_other_signs(question, side) for question in questions]
 
             examples = [nano_example(question) for question in shown]
             base, monkey = (score_answers(model, examples).exact.astype(float) for model in models)
@@ -123,7 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     profile = profiles.load_profile(resources.COMMITTED_PROFILE)
-    rows = compare(profile, options.questions, progress=True)
+    models = [load_model(folder) for folder in (base_checkpoint(profile), resources.shipped_monkey())]
+    try:
+        rows = compare(models, profile.image_size, profile.tile_size, options.questions, progress=True)
+    except ValueError as error:
+        parser.error(str(error))
     print(resources.display_path(tables.write_table(rows, TABLE, profile.name)))
 
 

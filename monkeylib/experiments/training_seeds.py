@@ -20,7 +20,7 @@ from monkeylib.evaluation.benchmarks import nano_example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import Interval, crossed_interval, difference_interval
 from monkeylib.experiments.base_vs_monkey import base_checkpoint
-from monkeylib.experiments.image_sets import make_questions
+from monkeylib.experiments.image_sets import LIKE_TRAINING, make_questions
 from monkeylib.inference import load_model
 from monkeylib.profiles import Profile
 from monkeylib.progress import say
@@ -29,20 +29,16 @@ from monkeylib.training import finetune
 
 TABLE = "training_seeds"
 ALL_SEEDS = "all"
-IMAGES = ("test", "fresh")
-SHIPPED = (
-    "nano-monkey"  # the profile, and the model that it has trained with seed 0: recipes.nano_monkey.ship
-)
 COUNTS = {"fine": 600, "large": 600, "general": 600}  # questions about each set of images
 
 
 def train(profile: Profile, seed: int, progress: bool = False) -> Path:
     """Return the checkpoint of Monkey trained with a seed; a finished training is not repeated.
 
-    With seed 0 and the profile `nano-monkey` it is the model that the repository ships.
+    With seed 0 and the library's profile `nano-monkey` it is the model that the repository ships.
     """
-    if (profile.name, seed) == (SHIPPED, 0):
-        return resources.models() / SHIPPED
+    if profile.with_seed(seed) == profiles.load_profile(resources.SHIPPED_MONKEY):
+        return resources.shipped_monkey()
     # All seeds beside each other, and none in the place of the shipped one's.
     folder = resources.runs(profile.name) / "training_seeds" / f"monkey-{seed}"
     return finetune.run(profile.with_seed(seed), folder, progress)
@@ -62,7 +58,7 @@ def compare(profile: Profile, seeds: Sequence[int], progress: bool = False) -> l
         (images, split): [
             nano_example(question) for question in make_questions(images, split, count, profile.image_size)
         ]
-        for images in IMAGES
+        for images in LIKE_TRAINING
         for split, count in COUNTS.items()
     }
 
@@ -99,14 +95,20 @@ def _measures(base: np.ndarray, monkey: np.ndarray, interval: Interval) -> Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment with some seeds, and write its table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--profile", default=SHIPPED)
+    parser.add_argument("--profile", default=resources.SHIPPED_MONKEY)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args(arguments)
 
     profile = profiles.load_profile(options.profile)
-    rows = compare(profile, options.seeds, progress=True)
+    if profile.name == resources.COMMITTED_PROFILE:
+        parser.error(
+            f"the results of {profile.name} hold the table of {resources.SHIPPED_MONKEY}, which this one would "
+            f"replace: give the profile another name, as a YAML file of one line, `extends: {profile.name}`"
+        )
     # Results of the shipped model stand beside all others of its size.
-    place = resources.COMMITTED_PROFILE if profile.name == SHIPPED else profile.name
+    is_shipped = profile.name == resources.SHIPPED_MONKEY
+    place = resources.COMMITTED_PROFILE if is_shipped else profile.name
+    rows = compare(profile, options.seeds, progress=True)
     print(resources.display_path(tables.write_table(rows, TABLE, place)))
 
 

@@ -29,7 +29,8 @@ from monkeylib.reproduce import notebooks
 from monkeylib.reproduce.code_digests import code_digests
 from monkeylib.runs import RunFolder
 
-_BASE, _MONKEY, _SAMPLES = "data/models/nano-base", "data/models/nano-monkey", "data/samples"
+_BASE, _MONKEY = (f"data/models/{name}" for name in (resources.SHIPPED_BASE, resources.SHIPPED_MONKEY))
+_SAMPLES = "data/samples"
 # The published cells of the grid of experiments, and the baseline that stands beside them.
 _GRID = ("data/results/nano/experiments.csv", "data/results/nano/synthetic_answers.csv")
 _INTERRUPTED = "its last run was interrupted"

@@ -21,7 +21,7 @@ NAME = "two_answers"
 SOURCE = "monkeylib.reproduce.two_answers"
 
 IMAGE, QUESTION = "receipt.png", "what is the total?"
-MODELS = ("nano-base", "nano-monkey")
+MODELS = (resources.SHIPPED_BASE, resources.SHIPPED_MONKEY)
 
 
 def predict_answers() -> list[Row]:

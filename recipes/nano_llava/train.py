@@ -115,7 +115,7 @@ def tuning_profile(projector: Path, tuning: Tuning, seed: int) -> Profile:
     components = TrainableComponents(
         vision=frozen, resampler=ResamplerTraining(train="full"), language_model=frozen
     )
-    profile = one_view(llava_profile(projector)).with_usual_images()
+    profile = one_view(llava_profile(projector))
     return profile.with_training(
         **asdict(tuning), components=components.model_dump(), weight_decay=0.0, keep="trained", seed=seed
     )

@@ -2,24 +2,27 @@
 
     python -m recipes.nano_monkey.ship
 
-trains it as the profile `nano-monkey` says, half an hour on two cores, copies it to
-`data/models/nano-monkey` with its curve and its scores, and writes its card from them. An interrupted
-training resumes, and a finished one is not repeated. A later training on another processor may score a little
-differently; the card stays that of the weights that are there.
+trains it as the profile `nano-monkey` says, scores it, copies it to `data/models/nano-monkey` with its curve
+and its scores, and writes its card from them. Nothing is copied before all of it is there. An interrupted
+training resumes, and a finished one is not repeated; it lies in a run of its own, beside those of `monkeylib
+train`. A later training on another processor may score a little differently; the card stays that of the
+weights that are there.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
 from monkeylib import profiles, resources, sizing, tables
 from monkeylib.data.synthetic.sample_files import SYNTHETIC, synthetic_sample
+from monkeylib.evaluation import results
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
+from monkeylib.evaluation.predict import predict_synthetic
 from monkeylib.evaluation.prefix_sharing import PrefixSharingMonkey
-from monkeylib.experiments import base_vs_monkey
 from monkeylib.experiments.image_sets import compare_on_image_sets
 from monkeylib.inference import load_model
 from monkeylib.monkey import Monkey
@@ -29,7 +32,6 @@ from monkeylib.tables import Row
 from monkeylib.training import finetune
 from monkeylib.training.curves import read_curves
 
-NAME = "nano-monkey"  # the profile and the model that it trains
 CURVE = "training.csv"
 ANSWERS = "answers.csv"
 SCORES = "scores.csv"
@@ -54,19 +56,25 @@ $parts
 ## Training
 
 $steps steps of $batch synthetic images each (`monkeylib.data.synthetic`), none of which nano-base has seen.
-As in the paper, the ViT is frozen, and LoRA, resampler and language model train. The profile `nano-monkey`
-says how; `python -m recipes.nano_monkey.ship` trains it in half an hour on two cores, and copies it here with
-its curve (`training.csv`). Notebook 05 trains a shorter one, of $short_steps steps.
+As in the paper, the ViT is frozen, and LoRA, resampler and language model train. Many of the images show
+several signs (`training_images: several_signs`): tiles make all of them legible, and the model has to learn
+which one is asked for. The profile `nano-monkey` says all settings; `python -m recipes.nano_monkey.ship`
+trains it, and copies it here with its curve (`training.csv`). Notebook 05 trains a shorter one, of
+$short_steps steps, on fewer images with several signs. How much two more seeds differ says
+[docs/results.md](../../../docs/results.md).
 
 ## Test scores
 
 Exact match (captions: CIDEr-D, 0 to 10) with 95 % intervals, on synthetic test images, whose photographs,
-layouts and written facts never appear in training.
+layouts and written facts never appear in training. Pairs of a general question and its answer do, with other
+images: without seeing the image, the answer that is most frequent in training is right for $blind % of the
+general questions, and for less than one per cent of those about text
+([the data](../../README.md) says which).
 
 $scores
 Without generating, by the probability of the true answer: exact match of nano-base and nano-monkey, and their
-paired difference, on the test images, on fresh ones that no choice was made on, and on images unlike those of
-training, by what differs.
+paired difference, on the test images, on fresh ones, which no setting was chosen by, and on images unlike
+those of training, by what differs.
 
 $sets
 ## Answers about the sample images
@@ -109,13 +117,21 @@ def answer_samples(monkey: Monkey) -> list[Row]:
     ]
 
 
-def test_scores() -> list[Row]:
-    """Return the main test scores of the shipped Monkey, those of notebook 06."""
-    table = base_vs_monkey.evaluate(profiles.load_profile(resources.COMMITTED_PROFILE), progress=True)
+def main_scores(profile: Profile, checkpoint: Path, folder: Path) -> list[Row]:
+    """Return the main scores of a trained Monkey, as notebook 06 has them.
+
+    Args:
+        profile: says how many questions are asked.
+        checkpoint: the model.
+        folder: where its answers are written.
+    """
+    runs = predict_synthetic(profile, checkpoint, folder, profile.evaluation.counts, progress=True)
+    files = {("monkey", split): run.path for split, run in runs.items()}
+    rows = [asdict(row) for row in results.score_runs(files, by="family")]
     return [
-        row
-        for row in tables.read_csv(table)
-        if row["model"] == "monkey" and row["metric"] in ("exact_match", "cider_d")
+        {column: value for column, value in row.items() if column not in results.COUNT_COLUMNS}
+        for row in rows
+        if row["metric"] in ("exact_match", "cider_d")
     ]
 
 
@@ -140,6 +156,9 @@ def write_card(profile: Profile, folder: Path) -> Path:
             columns = {column: row[column] for column in ("images", "change", "split", "model", "n")}
             sets.append({**columns, "percent": f"{value:.1f} ({low:.1f} to {high:.1f})"})
 
+    without_image = tables.read_table("synthetic_answers", resources.COMMITTED_PROFILE)
+    (blind,) = (row for row in without_image if (row["test_set"], row["kind"]) == ("general", "all"))
+
     answers = tables.read_csv(folder / ANSWERS)
     shown = [
         {
@@ -158,6 +177,7 @@ def write_card(profile: Profile, folder: Path) -> Path:
         steps=profile.training.steps,
         short_steps=profiles.load_profile(resources.COMMITTED_PROFILE).training.steps,
         batch=profile.training.batch_size,
+        blind=f"{100 * blind['blind']:.1f}",
         scores=markdown_table(scores),
         sets=markdown_table(sets),
         answers=markdown_table(shown),
@@ -171,21 +191,29 @@ def write_card(profile: Profile, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Train, copy and describe the model."""
-    profile = profiles.load_profile(NAME)
-    trained = finetune.run(profile, profile.runs / "monkey", if_changed="replace")
+    """Train, score, copy and describe the model."""
+    profile = profiles.load_profile(resources.SHIPPED_MONKEY)
+    trained = finetune.run(profile, profile.runs / "shipped", if_changed="replace")
 
-    folder = resources.models() / NAME
+    base, monkey = load_model(resources.models() / resources.SHIPPED_BASE), load_model(trained)
+    models = {resources.SHIPPED_BASE: base, resources.SHIPPED_MONKEY: monkey}
+    scores = {
+        CURVE: read_curves(trained.parent / "metrics.csv"),
+        SCORES: main_scores(
+            profiles.load_profile(resources.COMMITTED_PROFILE), trained, profile.runs / "shipped_answers"
+        ),
+        ANSWERS: answer_samples(monkey),
+        IMAGE_SETS: compare_on_image_sets(models, QUESTIONS, profile.image_size),
+    }
+
+    # All scores are there: no weights come to lie beside those of others.
+    folder = resources.shipped_monkey()
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(trained.iterdir()):
         with resources.atomic_write(folder / file.name) as temporary:
             shutil.copyfile(file, temporary)
-
-    models = {name: load_model(resources.models() / name) for name in ("nano-base", NAME)}
-    tables.write_csv(read_curves(trained.parent / "metrics.csv"), folder / CURVE)
-    tables.write_csv(test_scores(), folder / SCORES)
-    tables.write_csv(answer_samples(models[NAME]), folder / ANSWERS)
-    tables.write_csv(compare_on_image_sets(models, QUESTIONS, profile.image_size), folder / IMAGE_SETS)
+    for name, rows in scores.items():
+        tables.write_csv(rows, folder / name)
     print(resources.display_path(write_card(profile, folder)))
 
 

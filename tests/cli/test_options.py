@@ -29,8 +29,15 @@ def test_default_checkpoint_is_the_shipped_one_whatever_was_trained_here(monkeyp
 def test_base_model_answers_where_there_is_no_other(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(resources, "models", lambda: tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match="nano-monkey is missing, and so is its base: clone or install"
+    ):
+        options.default_checkpoint()
+
+    (tmp_path / "nano-base").mkdir()
+    (tmp_path / "nano-base" / "config.json").write_text("{}")
     assert options.default_checkpoint() == tmp_path / "nano-base"
-    assert "nano-monkey is missing, so" in capsys.readouterr().err
+    assert "nano-base answers: clone or install monkeylib anew, or name a model" in capsys.readouterr().err
 
 
 def test_profile_is_loaded_with_other_values():

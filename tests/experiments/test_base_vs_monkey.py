@@ -90,19 +90,36 @@ def test_model_titles_state_the_pixels_that_they_see():
     }
 
 
-@pytest.mark.parametrize("series", ["", "nano-seed-0"])
+NANO, NANO_MONKEY = (profiles.load_profile(name) for name in ("nano", "nano-monkey"))
+
+
 @pytest.mark.parametrize(
-    ("name", "seed", "trains"), [("nano", 0, False), ("nano", 1, True), ("smoke", 0, True)]
+    ("profile", "is_shipped"),
+    [
+        (NANO, True),
+        (NANO_MONKEY, True),
+        (NANO.with_seed(1), False),
+        (NANO.with_training(steps=300), False),
+        (NANO.model_copy(update={"rows": 1}), False),
+        (NANO_MONKEY.with_training(steps=4), False),
+        (profiles.load_profile("smoke"), False),
+    ],
+    ids=["nano", "nano-monkey", "seed", "steps", "grid", "steps of nano-monkey", "smoke"],
 )
-def test_monkey_is_the_shipped_one_where_there_is_one_and_trained_elsewhere(
-    name, seed, trains, series, tmp_path, monkeypatch
+def test_monkey_is_the_shipped_one_where_it_is_the_profiles_and_trained_elsewhere(
+    profile, is_shipped, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    monkeypatch.setenv(resources.REPRODUCES, series)
-    profile = profiles.load_profile(name).with_seed(seed)
     trained = profile.runs / "monkey" / "model"  # what notebook 05 has left
-    trained.mkdir(parents=True)
     monkeypatch.setattr(base_vs_monkey.finetune, "run", lambda *arguments, **options: trained)
 
     models = base_vs_monkey.train_models(profile)
-    assert models["monkey"] == (trained if trains else resources.models() / "nano-monkey")
+    assert models["monkey"] == (resources.shipped_monkey() if is_shipped else trained)
+
+
+def test_monkey_is_trained_where_the_shipped_one_is_not_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(resources, "models", lambda: tmp_path)
+    resources.shipped_monkey().mkdir()
+    assert base_vs_monkey.shipped_monkey(NANO) is None
+    (resources.shipped_monkey() / "config.json").write_text("{}")
+    assert base_vs_monkey.shipped_monkey(NANO) == resources.shipped_monkey()

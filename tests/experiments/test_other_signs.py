@@ -60,6 +60,14 @@ def test_a_caption_is_refused():
         other_signs.shrink_other_signs(caption, 96)
 
 
+def test_too_few_questions_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    with pytest.raises(SystemExit):
+        other_signs.main(["--questions", "2"])
+    errors = capsys.readouterr().err
+    assert "none of 2 questions about test images asks for a large sign beside others" in errors
+
+
 def test_the_table_compares_base_and_monkey_both_times(tmp_path, monkeypatch):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     other_signs.main(["--questions", "60"])

@@ -37,9 +37,20 @@ def test_each_seed_and_all_of_them_are_compared_with_the_base(short, tmp_path, m
 def test_seed_0_of_the_shipped_models_profile_is_the_shipped_model(tmp_path, monkeypatch):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(training_seeds.finetune, "run", lambda profile, folder, progress: folder)
-    profile = profiles.load_profile(training_seeds.SHIPPED)
-    assert training_seeds.train(profile, 0) == resources.models() / training_seeds.SHIPPED
+    profile = profiles.load_profile("nano-monkey")
+    assert training_seeds.train(profile, 0) == resources.shipped_monkey()
 
     # Another seed is another training, and so is the shorter one of notebook 05.
     assert training_seeds.train(profile, 1).is_relative_to(tmp_path)
     assert training_seeds.train(profiles.load_profile("nano"), 0).is_relative_to(tmp_path)
+
+    # A profile of its name with other settings trains seed 0, as it does the others.
+    assert training_seeds.train(profile.with_training(steps=4), 0).is_relative_to(tmp_path)
+
+
+def test_the_table_of_the_shipped_model_is_not_replaced_by_that_of_nano(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    with pytest.raises(SystemExit):
+        training_seeds.main(["--profile", "nano", "--seeds", "1"])
+    assert "hold the table of nano-monkey, which this one would replace" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

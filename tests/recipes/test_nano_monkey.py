@@ -5,10 +5,13 @@ import shutil
 import pytest
 
 from monkeylib import profiles, resources, tables
+from monkeylib.experiments import base_vs_monkey
 from monkeylib.inference import load_model
+from monkeylib.training.validation import validate
 from recipes.nano_monkey import ship
+from tests.support.smoke_experiments import smallest_profile
 
-FOLDER = resources.models() / ship.NAME
+FOLDER = resources.shipped_monkey()
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def monkey():
 
 def test_card_follows_from_the_results(tmp_path):
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
-    card = ship.write_card(profiles.load_profile(ship.NAME), tmp_path)
+    card = ship.write_card(profiles.load_profile(resources.SHIPPED_MONKEY), tmp_path)
     assert card.read_text() == (FOLDER / "README.md").read_text()
 
     stated = tables.read_csv(FOLDER / ship.ANSWERS)
@@ -44,8 +47,33 @@ def test_answers_of_the_card_are_those_of_the_weights(monkey):
 def test_curve_ends_with_the_last_step_of_the_profile():
     rows = tables.read_csv(FOLDER / ship.CURVE)
     validation = [row for row in rows if row["part"] == "val"]
-    assert validation[-1]["step"] == profiles.load_profile(ship.NAME).training.steps
+    assert validation[-1]["step"] == profiles.load_profile(resources.SHIPPED_MONKEY).training.steps
     assert validation[-1]["loss"] < validation[0]["loss"]
+
+
+def test_curve_ends_with_what_the_weights_score(monkey, complete_training_runs):
+    """Under the profile of notebook 05, which draws the curve beside its own."""
+    last = [row for row in tables.read_csv(FOLDER / ship.CURVE) if row["part"] == "val"][-1]
+    scores = validate(profiles.load_profile("nano"), monkey.model, monkey.processor)
+    assert scores["loss"] == pytest.approx(last["loss"], abs=0.001)
+    assert scores["exact"] == pytest.approx(last["exact"], abs=0.005)
+
+
+def test_scores_are_those_of_the_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
+    profile = smallest_profile()
+    evaluated = tables.read_csv(base_vs_monkey.evaluate(profile))
+    checkpoint = base_vs_monkey.train_models(profile)["monkey"]
+
+    rows = ship.main_scores(profile, checkpoint, tmp_path / "answers")
+    assert {row["metric"] for row in rows} == {"exact_match", "cider_d"}
+    expected = {
+        (row["split"], row["group"], row["metric"]): row["value"]
+        for row in evaluated
+        if row["model"] == "monkey"
+    }
+    for row in rows:
+        assert row["value"] == pytest.approx(expected[row["split"], row["group"], row["metric"]])
 
 
 def test_model_is_small_enough_for_every_clone():

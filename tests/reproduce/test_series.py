@@ -94,7 +94,9 @@ def test_parameters_other_than_the_default_are_set(repository):
 
 
 def test_bars_of_loading_are_no_outputs_of_notebooks(repository, monkeypatch):
-    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    # Set first, so that what the series sets is taken back after the test.
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "0")
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS")
     code = "from huggingface_hub.utils import are_progress_bars_disabled\nprint(are_progress_bars_disabled())"
     write_notebook(repository / "notebooks/01_independent.ipynb", code)
     run(only=["01"])

@@ -1,23 +1,24 @@
 """Synthetic records: what runs train on when no data is named."""
 
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from monkeylib.data.synthetic import label_levels
 from monkeylib.data.synthetic.renderings import QUADRANTS, quadrant_transforms
-from monkeylib.profiles import build, load_profile
+from monkeylib.profiles import Profile, build, load_profile
 from monkeylib.prompts import SEPARATOR, build_prompt
 from monkeylib.training.batches import ExampleEncoder
-from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, SyntheticRecords, synthetic_data
+from monkeylib.training.synthetic_records import FIRST_UNSEEN_IMAGE, MIXES, SyntheticRecords, synthetic_data
 
 # Before there were renderings.
 NANO_DIGEST = "24654abb0d03645bd6949ccf925f8bb42f0f0b4f8fdff410caced472aaa7b226"
 
 
 def test_ordinary_records_have_not_changed():
-    assert synthetic_data(load_profile("nano").with_usual_images()).digest == NANO_DIGEST
+    assert synthetic_data(load_profile("nano")).digest == NANO_DIGEST
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,11 @@ def test_training_images_have_as_many_signs_as_their_mix_says(images, scenes, of
     # A third sign that finds no free space is left out.
     share = sum(len(sample.signs) == 3 for sample in with_signs) / len(with_signs)
     assert of_three - 0.16 < share < of_three + 0.04
+
+
+def test_profiles_may_name_each_mix_of_images():
+    names = get_args(Profile.model_fields["training_images"].annotation)
+    assert names == tuple(MIXES)
 
 
 @pytest.mark.parametrize(("split", "labels"), [("val", "questions"), ("train", "text")])

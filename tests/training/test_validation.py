@@ -27,7 +27,7 @@ def test_trained_model_scores_as_its_run_said(tmp_path):
 
 
 def test_exact_match_counts_answers_however_they_are_divided(monkeypatch):
-    """Some images have more questions than others. Here an answer is right if its number of tokens is even."""
+    """Some images have more questions than others. Here, answers of an even number of tokens are right."""
     profile = load_profile("smoke")
     processor = build.build_processor(profile)
     model = build.build_model(profile, processor)

@@ -25,6 +25,7 @@ from monkeylib.errors import unknown_name
 TILE = 96  # pixels: tile size of the nano profile, which text sizes are relative to
 LEGIBLE = 9  # pixels: font size from which the nano encoder can read a text in a view
 FAMILIES = ("general", "scene_text", "document")
+MAX_SIGNS = 3  # in an image of scene text
 _FAMILY_SHARES = (0.28, 0.24, 0.48)
 
 
@@ -112,16 +113,19 @@ def make_sample(
         rendering: one of `renderings.RENDERINGS`. Where quadrants are transformed, there may be no question
             about an image.
         style: what the image is drawn with.
-        signs: number of signs in an image of scene text; one to three at random if not given. Those that
-            find no free space are left out.
+        signs: number of signs in an image of scene text, one to three; at random if not given. Those that
+            find no free space are left out. Images of other families have none.
 
     Raises:
-        ValueError: unknown split, family or rendering.
+        ValueError: unknown split, family or rendering, or another number of signs.
     """
     if split not in words.SPLITS:
         raise unknown_name("split", split, words.SPLITS)
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
+
+    if signs is not None and not 1 <= signs <= MAX_SIGNS:
+        raise ValueError(f"signs: expected a number from 1 to {MAX_SIGNS}, got {signs}")
 
     # The family is drawn even if it is given, so that it does not change anything else.
     rng = np.random.default_rng([words.SPLITS.index(split), seed, *size])
@@ -229,7 +233,9 @@ def _scene_questions(rng: Generator, objects: list[DrawnObject], size: tuple[int
 def _make_sign_sample(
     rng: Generator, split: str, seed: int, size: tuple[int, int], style: Style, count: int | None = None
 ) -> Sample:
-    heights = draw_font_heights(rng, size, count or int(rng.integers(1, 4)))
+    if count is None:
+        count = int(rng.integers(1, MAX_SIGNS + 1))
+    heights = draw_font_heights(rng, size, count)
     image, signs = make_signs(rng, split, size, heights, style)
 
     sentences = [

@@ -172,6 +172,12 @@ def test_validation_shares_no_fact_with_test():
     assert facts[0] and not facts[0] & facts[1]
 
 
+@pytest.mark.parametrize("signs", [-1, 0, 4])
+def test_other_numbers_of_signs_raise(signs):
+    with pytest.raises(ValueError, match=f"signs: expected a number from 1 to 3, got {signs}"):
+        samples.make_sample(0, "train", family="scene_text", signs=signs)
+
+
 def test_unknown_test_set_raises():
     with pytest.raises(ValueError, match="no test set called 'tiny': choose one of fine, large"):
         synthetic.make_test_set("tiny", 3)
