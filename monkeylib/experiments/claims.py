@@ -502,14 +502,18 @@ def scores_by_height(profile: Profile, splits: Sequence[str] = ("fine", "large")
 
 
 def scores_table(
-    profile: Profile, rendering: str = "ordinary", variants: Iterable[str] = VARIANTS
+    profile: Profile,
+    rendering: str = "ordinary",
+    variants: Iterable[str] = VARIANTS,
+    splits: Sequence[str] = SPLITS,
 ) -> list[Row]:
-    """Return a row for each variant that has been run: exact match before and after training, in percent.
+    """Return a row for each variant that has been run: exact match before and after training, in percent, on
+    each of `splits`.
 
     The first row is the baseline that sees no image.
     """
     scores = GridScores(profile)
-    blind = {split: blind_share(profile, split) for split in SPLITS}
+    blind = {split: blind_share(profile, split) for split in splits}
     rows: list[Row] = []
     if any(share is not None for share in blind.values()):
         shares = {split: f"{100 * share:.1f}" for split, share in blind.items() if share is not None}
@@ -519,13 +523,35 @@ def scores_table(
         seeds = scores.seeds(variant, rendering)
         if seeds:
             row: dict[str, tables.Value] = {"variant": TITLES[variant], "seeds": str(len(seeds))}
-            for split in SPLITS:
+            for split in splits:
                 start, end = (
                     100 * scores.read_seeds((variant, moment), rendering, seeds, split, "exact").mean()
                     for moment in ("start", "end")
                 )
                 row[split] = f"{start:.1f} → {end:.1f}"
             rows.append(row)
+    return rows
+
+
+def references(profile: Profile) -> list[Row]:
+    """Return what scores of trained models are held against: exact match in percent on each split.
+
+    A row of the baseline that sees no image, and one of Monkey before its first step, which has tiles and the
+    weights of its base. One that the profile's results lack is left out.
+    """
+    rows: list[Row] = []
+    blind = {split: blind_share(profile, split) for split in SPLITS}
+    if all(share is not None for share in blind.values()):
+        shares = {split: f"{100 * (share or 0):.1f}" for split, share in blind.items()}
+        rows.append({"model": "no image", **shares})
+
+    scores = GridScores(profile)
+    if seeds := scores.seeds("per_tile", "ordinary"):
+        means = {
+            split: 100 * scores.read_seeds(("per_tile", "start"), "ordinary", seeds, split, "exact").mean()
+            for split in SPLITS
+        }
+        rows.append({"model": "untrained", **{split: f"{mean:.1f}" for split, mean in means.items()}})
     return rows
 
 

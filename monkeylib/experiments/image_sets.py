@@ -1,8 +1,8 @@
 """Scores of models on three sets of test images: the usual ones, fresh ones, and ones unlike training.
 
 Settings were chosen on validation images, but the usual test images have been seen many times since. Fresh
-ones, which nobody has looked at, show whether that has flattered the scores; images with other typefaces,
-photographs, rotations and compression (`data.synthetic.transfer`) show how far the models reach.
+ones, which only shipped models are scored on, show whether that has flattered the scores; images with other
+typefaces, photographs, rotations and compression (`data.synthetic.transfer`) show how far the models reach.
 """
 
 from __future__ import annotations

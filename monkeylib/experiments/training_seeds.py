@@ -102,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     profile = profiles.load_profile(options.profile)
     if profile.name == resources.COMMITTED_PROFILE:
         parser.error(
-            f"the results of {profile.name} hold the table of {resources.SHIPPED_MONKEY}, which this one would "
-            f"replace: give the profile another name, as a YAML file of one line, `extends: {profile.name}`"
+            f"this would replace the table of {resources.SHIPPED_MONKEY} in the results of {profile.name}: give "
+            f"the profile another name, as a YAML file of one line, `extends: {profile.name}`"
         )
     # Results of the shipped model stand beside all others of its size.
     is_shipped = profile.name == resources.SHIPPED_MONKEY

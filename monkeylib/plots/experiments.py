@@ -4,7 +4,7 @@ Every drawing works with the cells that there are: a variant without runs is lef
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 import matplotlib.pyplot as plt
@@ -246,13 +246,16 @@ def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     return fig
 
 
-def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine") -> Figure:
+def draw_costs(
+    rows: Sequence[Row], names: Mapping[str, str], split: str = "fine", hollow: Collection[str] = ()
+) -> Figure:
     """Draw exact match after the last step against floating-point operations and visual tokens of an image.
 
     Args:
         rows: rows of the grid's table, of one rendering.
         names: the variants to draw, and what to call them; a point is the mean over seeds.
         split: the questions.
+        hollow: variants that are asked other questions than the rest.
 
     Raises:
         ValueError: none of the variants has rows.
@@ -267,12 +270,13 @@ def draw_costs(rows: Sequence[Row], names: Mapping[str, str], split: str = "fine
     size = (8, 3.2 + 0.2 * len(means))
     fig, axes = plt.subplots(1, 2, figsize=size, sharey=True)
     costs = {"flops": (1e9, "GFLOPs per image"), "visual_tokens": (1, "visual tokens per image")}
-    colours = sns.color_palette("husl", len(means))
     labels = []
     for ax, (column, (unit, label)) in zip(axes, costs.items(), strict=True):
         points = [(cost / unit, value) for cost, value in zip(means[column], means["value"], strict=True)]
         for number, (variant, point) in enumerate(zip(means.index, points, strict=True)):
-            ax.plot(*point, "o", color=colours[number], label=f"{number + 1} {names[variant]}")
+            # More variants than colours that can be told apart: numbers name them.
+            fill = "none" if variant in hollow else "full"
+            ax.plot(*point, "o", color="C0", fillstyle=fill, label=f"{number + 1} {names[variant]}")
         ax.set(xlabel=label, xlim=(0, 1.25 * max(cost for cost, _ in points)))
         ax.set_title(_split_title(split))
 

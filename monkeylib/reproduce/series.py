@@ -76,7 +76,10 @@ SERIES = (
         paper="section 3.3, multi-task training",
     ),
     Notebook(
-        "06_evaluation", needs=("05_finetuning",), inputs=(_BASE, _MONKEY), paper="section 4.2, results"
+        "06_evaluation",
+        needs=("05_finetuning",),
+        inputs=(_BASE, _MONKEY, *_GRID),
+        paper="section 4.2, results",
     ),
     Notebook(
         "07_ablations", needs=("02_lora_encoder",), inputs=(_BASE, *_GRID), paper="section 4.3, ablations"

@@ -39,11 +39,14 @@ _CLAIM_COLUMNS = {
     "paper": "the paper says",
     "rendering": "rendering",
     "measured": "difference, nats per character",
+    "smallest_effect": "of interest",
     "detectable_effect": "detectable",
     "exact_match": "exact match, %",
     "seeds": "seeds",
     "verdict": "verdict",
+    "checked": "checked",
 }
+_VERDICT_COLUMNS = ("statement", "paper", "measured", "exact_match", "seeds", "verdict")
 
 # Of tables that compare base and Monkey.
 _BASE_AND_MONKEY = {
@@ -61,7 +64,7 @@ _COLUMNS = {
     "raised_claims": _CLAIM_COLUMNS,
     "other_signs": {"images": "images", "signs": "signs", "others": "other signs", **_BASE_AND_MONKEY},
     "training_seeds": {"images": "images", "split": "questions", "seed": "seed", **_BASE_AND_MONKEY},
-    "verdicts": {"statement": "claim", "exact_match": "exact match, %", "verdict": "verdict"},
+    "verdicts": {column: _CLAIM_COLUMNS[column] for column in _VERDICT_COLUMNS},
 }
 
 

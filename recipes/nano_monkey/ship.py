@@ -73,7 +73,7 @@ general questions, and for less than one per cent of those about text
 
 $scores
 Without generating, by the probability of the true answer: exact match of nano-base and nano-monkey, and their
-paired difference, on the test images, on fresh ones, which no setting was chosen by, and on images unlike
+paired difference, on the test images, on fresh ones, and on images unlike
 those of training, by what differs.
 
 $sets
