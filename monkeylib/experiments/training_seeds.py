@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     profile = profiles.load_profile(options.profile)
     if profile.name == resources.COMMITTED_PROFILE:
         parser.error(
-            f"this would replace the table of {resources.SHIPPED_MONKEY} in the results of {profile.name}: give "
+            f"this would replace the table of {resources.SHIPPED_MONKEY} in {profile.name}'s results: give "
             f"the profile another name, as a YAML file of one line, `extends: {profile.name}`"
         )
     # Results of the shipped model stand beside all others of its size.
