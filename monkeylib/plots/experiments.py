@@ -216,8 +216,14 @@ def draw_power(effects: Sequence[Row], smallest_effect: float) -> Figure:
     return fig
 
 
+# Pixels between two heights of text, with none between, across which nothing is known.
+_GAP = 4
+
+
 def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     """Draw exact match against the height of the text that the answer needs, before and after training.
+
+    A line is broken where no text has a height, between small and large text.
 
     Args:
         rows: `variant`, `moment` ("start" or "end"), `height` in pixels, `value` as a share.
@@ -234,9 +240,10 @@ def draw_text_sizes(rows: Sequence[Row], names: Mapping[str, str]) -> Figure:
     for variant in dict.fromkeys(frame["variant"]):
         for moment, (line, _) in moments.items():
             drawn = frame[(frame["variant"] == variant) & (frame["moment"] == moment)].sort_values("height")
-            ax.plot(
-                drawn["height"], 100 * drawn["value"], line, color=colours[variant], marker="o", markersize=4
-            )
+            parts = (drawn["height"].diff() > _GAP).cumsum()
+            for _, part in drawn.groupby(parts):
+                colour = colours[variant]
+                ax.plot(part["height"], 100 * part["value"], line, color=colour, marker="o", markersize=4)
 
     ax.set(xlabel="height of the smallest text that the answer needs, pixels", ylabel=METRICS["exact match"])
     ax.set_ylim(-2, 102)

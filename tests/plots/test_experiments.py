@@ -132,17 +132,21 @@ def test_text_sizes_are_drawn_before_and_after_training():
         {"variant": "per_tile", "moment": moment, "height": height, "value": value}
         for moment, height, value in [
             ("start", 10, 0.25),
-            ("end", 24, 1),
+            ("end", 12, 1),
             ("end", 10, 0.5),
-            ("start", 24, 0.75),
+            ("start", 12, 0.75),
+            ("end", 24, 0.9),
         ]
     ]
     fig = experiments.draw_text_sizes(rows, NAMES)
-    start, end = fig.axes[0].lines
+    start, end, large = fig.axes[0].lines
 
-    assert (start.get_xdata().tolist(), start.get_ydata().tolist()) == ([10, 24], [25, 75])
-    assert (end.get_xdata().tolist(), end.get_ydata().tolist()) == ([10, 24], [50, 100])
+    assert (start.get_xdata().tolist(), start.get_ydata().tolist()) == ([10, 12], [25, 75])
+    assert (end.get_xdata().tolist(), end.get_ydata().tolist()) == ([10, 12], [50, 100])
     assert start.get_linestyle() != end.get_linestyle()
+
+    # No line goes where no text has the height.
+    assert (large.get_xdata().tolist(), large.get_ydata().tolist()) == ([24], [90])
     assert labels_of(fig) == ["Monkey", "without training", "trained"]
 
 
