@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-import torch
 
 from monkeylib import resources, sizing
 from monkeylib.data.synthetic import label_levels
 from monkeylib.digests import json_digest, quick_file_digest
 from monkeylib.experiments import scoring
+from monkeylib.experiments.origin import origin
 from monkeylib.experiments.scoring import ScoreAtSteps, step_file
 from monkeylib.experiments.variants import VARIANTS, variant_profile
 from monkeylib.inference import load_model
@@ -125,9 +123,8 @@ def run_cell(profile: Profile, cell: Cell, progress: bool = False) -> dict[str, 
     result: dict[str, Any] = {
         "cell": {"variant": cell.variant, "rendering": cell.rendering, "seed": cell.seed},
         "fingerprint": fingerprint,
-        "machine": _machine(),
-        "date": datetime.now(UTC).date().isoformat(),
         **code_version(),
+        **origin(),
         "costs": costs,
         "rows": _summarise(scores_folder, scored_steps(profile), with_permuted=True),
     }
@@ -257,19 +254,6 @@ def _step_bytes(run: Path) -> int | None:
         return json.loads((run / memory.FILE).read_text(encoding="utf-8"))["measured"]
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
         return None
-
-
-def _machine() -> str:
-    """Return the model of the GPU, or else of the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _score_permuted(profile: Profile, checkpoint: Path, questions: scoring.Questions, path: Path) -> None:

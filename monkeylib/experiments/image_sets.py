@@ -20,6 +20,7 @@ from monkeylib.evaluation.benchmarks import nano_example
 from monkeylib.evaluation.examples import Example
 from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import Interval, difference_interval, mean_interval
+from monkeylib.experiments.origin import origin
 from monkeylib.monkey import Monkey
 from monkeylib.tables import Row
 
@@ -59,7 +60,8 @@ def compare_on_image_sets(
     Returns:
         Rows of `images` (test, fresh, transfer), `change` (how images of transfer differ; "all" of them),
         `split`, `metric` ("exact match", or "log-likelihood" in nats per character), `model` (or "last -
-        first"), `value` with its 95 % interval from `low` to `high`, and the number `n` of questions.
+        first"), `value` with its 95 % interval from `low` to `high`, the number `n` of questions, and the
+        `origin`.
     """
     rows: list[Row] = []
     for images in _MAKE:
@@ -74,7 +76,8 @@ def compare_on_image_sets(
                 clusters = [examples[number].image_key for number in members]
                 key = {"images": images, "change": change, "split": split}
                 rows += [{**key, **row} for row in _rows(scores, members, clusters)]
-    return rows
+    made = origin()
+    return [row | made for row in rows]
 
 
 def make_questions(

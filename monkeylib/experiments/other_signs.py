@@ -25,6 +25,7 @@ from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import difference_interval
 from monkeylib.experiments.base_vs_monkey import base_checkpoint
 from monkeylib.experiments.image_sets import LIKE_TRAINING, make_questions
+from monkeylib.experiments.origin import origin
 from monkeylib.inference import load_model
 from monkeylib.monkey import Monkey
 from monkeylib.progress import say
@@ -52,7 +53,7 @@ def compare(
     Returns:
         Rows of `images` (test or fresh), `signs` in an image (2, 3 or "all"), `others` ("drawn" as they are,
         or "shrunk"), exact match of `base` and `monkey` as shares, the paired `difference` with its 95 %
-        interval from `low` to `high`, and the number `n` of questions.
+        interval from `low` to `high`, the number `n` of questions, and the `origin`.
 
     Raises:
         ValueError: none of so few questions asks for a sign beside others.
@@ -97,7 +98,8 @@ def compare(
                         "n": n,
                     }
                 )
-    return rows
+    made = origin()
+    return [row | made for row in rows]
 
 
 def shrink_other_signs(question: TestQuestion, side: int) -> TestQuestion:

@@ -21,6 +21,7 @@ from monkeylib.evaluation.likelihood import score_answers
 from monkeylib.evaluation.statistics import Interval, crossed_interval, difference_interval
 from monkeylib.experiments.base_vs_monkey import base_checkpoint
 from monkeylib.experiments.image_sets import LIKE_TRAINING, make_questions
+from monkeylib.experiments.origin import origin
 from monkeylib.inference import load_model
 from monkeylib.profiles import Profile
 from monkeylib.progress import say
@@ -50,7 +51,8 @@ def compare(profile: Profile, seeds: Sequence[int], progress: bool = False) -> l
     Returns:
         Rows of `images` (test or fresh), `split`, `seed` (or "all" of them), exact match of `base` and
         `monkey` as shares, the paired `difference` with its 95 % interval from `low` to `high`, and the
-        number `n` of questions. The interval of one seed is over images, that of all over seeds as well.
+        number `n` of questions, and the `origin`. The interval of one seed is over images, that of all over
+        seeds as well.
     """
     seeds = list(dict.fromkeys(seeds))
     checkpoints = [train(profile, seed, progress) for seed in seeds]
@@ -83,7 +85,8 @@ def compare(profile: Profile, seeds: Sequence[int], progress: bool = False) -> l
             of_seeds = np.stack(monkeys)  # [seeds, questions]
             interval = crossed_interval(of_seeds - base, clusters=clusters)
             rows.append({**key, "seed": ALL_SEEDS, **_measures(base, of_seeds, interval)})
-    return rows
+    made = origin()
+    return [row | made for row in rows]
 
 
 def _measures(base: np.ndarray, monkey: np.ndarray, interval: Interval) -> Row:
