@@ -61,8 +61,8 @@ TEST_PROCESSES ?= 4
 NOTEBOOK_TESTS := $(addprefix tests/,test_smoke_series.py test_stated_results.py test_stated_memory.py cli/test_page_commands.py)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:nbval --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP) ## test everything but whole notebooks
-	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(NOTEBOOK_TESTS:%=--ignore %)
+test: $(STAMP) ## test everything but whole notebooks (NOTEBOOKS=1: with them)
+	$(PYTEST) --numprocesses $(TEST_PROCESSES) $(if $(NOTEBOOKS),,$(NOTEBOOK_TESTS:%=--ignore %))
 
 test-notebooks: $(STAMP) ## check what notebooks and pages state, run all notebooks on tiny models, and the code of guides (6 minutes)
 	$(PYTEST) --numprocesses 2 $(NOTEBOOK_TESTS)

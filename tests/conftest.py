@@ -6,6 +6,9 @@ import signal
 import pytest
 
 LONGEST_FILES = (
+    "test_smoke_series.py",
+    "test_stated_results.py",
+    "test_page_commands.py",
     "test_strategies.py",
     "test_grid.py",
     "test_killed.py",
