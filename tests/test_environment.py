@@ -215,7 +215,7 @@ def test_continuous_integration_tests_in_a_browser_where_it_can(tmp_path):
             ["bash", script], env=environment, capture_output=True, text=True, check=True
         )
         commands = completed.stdout.splitlines()
-        assert commands[:2] == ["make test", "make test-notebooks"]
+        assert commands[0] == "make test NOTEBOOKS=1"
         assert ("make test-browser QUICK=1" in commands) == (not is_offline)
         assert ("NOT TESTED IN A BROWSER" in completed.stderr) == is_offline
 
@@ -366,12 +366,13 @@ def test_continuous_integration_runs_every_test():
         for target, pattern in (("test", r"--ignore (\S+)"), ("test-notebooks", r"(?<!ignore )\b(tests/\S+)"))
     )
     assert left_out == run and run
+    assert "pytest" in _dry_run("test", "NOTEBOOKS=1") and "--ignore" not in _dry_run("test", "NOTEBOOKS=1")
     assert all((ROOT / file).exists() for file in run)
 
 
-def _dry_run(target):
+def _dry_run(*arguments):
     """Return the commands of a target of the Makefile."""
-    command = ["make", "--dry-run", target]
+    command = ["make", "--dry-run", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
