@@ -60,21 +60,19 @@ As in the paper, the ViT is frozen, and LoRA, resampler and language model train
 several signs (`training_images: several_signs`): tiles make all of them legible, and the model has to learn
 which one is asked for. The profile `nano-monkey` says all settings; `python -m recipes.nano_monkey.ship`
 trains it, and copies it here with its curve (`training.csv`). Notebook 05 trains a shorter one, of
-$short_steps steps, on fewer images with several signs. How much two more seeds differ says
-[docs/results.md](../../../docs/results.md).
+$short_steps steps, on fewer images with several signs. [docs/results.md](../../../docs/results.md) has the
+scores of two more seeds.
 
 ## Test scores
 
 Exact match (captions: CIDEr-D, 0 to 10) with 95 % intervals, on synthetic test images, whose photographs,
 layouts and written facts never appear in training. Pairs of a general question and its answer do, with other
 images: without seeing the image, the answer that is most frequent in training is right for $blind % of the
-general questions, and for less than one per cent of those about text
-([the data](../../README.md) says which).
+general questions, and for less than one per cent of those about text ([data card](../../README.md)).
 
 $scores
 Without generating, by the probability of the true answer: exact match of nano-base and nano-monkey, and their
-paired difference, on the test images, on fresh ones, and on images unlike
-those of training, by what differs.
+paired difference, on the test images, on fresh ones, and on images unlike those of training, by what differs.
 
 $sets
 ## Answers about the sample images
