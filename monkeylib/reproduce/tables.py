@@ -46,7 +46,7 @@ _CLAIM_COLUMNS = {
     "verdict": "verdict",
     "checked": "checked",
 }
-_VERDICT_COLUMNS = ("statement", "paper", "measured", "exact_match", "seeds", "verdict")
+_VERDICT_COLUMNS = ("statement", "paper", "measured", "smallest_effect", "exact_match", "seeds", "verdict")
 
 # Of tables that compare base and Monkey.
 _BASE_AND_MONKEY = {
