@@ -54,7 +54,7 @@ reproduce: $(STAMP) ## run the notebooks in order: PROFILE=nano|smoke|..., SEED=
 
 # SEED counts here only if it is given on the command line: the grid has seeds of its own.
 ablations: $(STAMP) ## run the grid of experiments, for hours; interrupt and go on: ONLY=variant SEED=0 PROFILE=nano
-	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),--seed $(SEED))
+	$(BIN)/monkeylib ablations --profile $(PROFILE) $(ONLY:%=--only %) $(if $(filter command line,$(origin SEED)),$(SEED:%=--seed %))
 
 # Four processes on two cores: much of the time, some of them wait for processes that they test.
 TEST_PROCESSES ?= 4

@@ -65,6 +65,7 @@ def ablations(
     # The grid names its seeds itself; a notebook's kernel may have chosen another one for its tables.
     resources.use_seed(0)
     loaded = profiles.load_profile(profile)
+    profiles.require_own_name(loaded)
     cells = grid.list_cells(only or (), rendering or (), seed or ())
     if dry_run:
         rows = grid.plan(loaded, cells)

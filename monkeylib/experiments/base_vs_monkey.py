@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from monkeylib import resources, tables
+from monkeylib.digests import json_digest
 from monkeylib.evaluation import results, score_tables
 from monkeylib.evaluation.predict import PredictionRun, predict_synthetic
 from monkeylib.experiments.variants import variant_profile
@@ -50,14 +51,16 @@ def base_checkpoint(profile: Profile) -> Path:
     if profile.base_checkpoint:
         return resources.REPOSITORY / profile.base_checkpoint
 
-    folder = profile.runs / "untrained"
-    if not (folder / "config.json").exists():
-        one_view = variant_profile(profile, "one_view")
-        processor = build.build_processor(one_view)
-
+    # Other settings have another one, and a folder of that name is whole.
+    one_view = variant_profile(profile, "one_view")
+    processor = build.build_processor(one_view)
+    settings = build.build_config(one_view, processor.tokenizer).to_dict()
+    folder = profile.runs / f"untrained-{json_digest(settings)[:8]}"
+    if not folder.exists():
         torch.manual_seed(0)  # the same untrained model each time
-        build.build_model(one_view, processor).save_pretrained(folder)
-        processor.save_pretrained(folder)
+        with resources.create_folder(folder) as temporary:
+            build.build_model(one_view, processor).save_pretrained(temporary)
+            processor.save_pretrained(temporary)
 
     return folder
 

@@ -170,8 +170,9 @@ def has_first_steps(profile: Profile, cell: Cell, until: int) -> bool:
 
 
 def scored_steps(profile: Profile) -> list[int]:
-    """Return the steps after which a cell is scored: 0, those of its curve, and the last one."""
-    return sorted({0, *profile.ablation.curve_steps, profile.ablation.steps})
+    """Return the steps after which a cell is scored: 0, those of its curve before the last one, and that."""
+    last = profile.ablation.steps
+    return [*sorted({0, *(step for step in profile.ablation.curve_steps if step < last)}), last]
 
 
 def scores_folder_of(profile: Profile, cell: Cell) -> Path:

@@ -57,7 +57,8 @@ def list_cells(
     Raises:
         ValueError: there is no such variant, or none of them is trained in such a rendering.
     """
-    variants, renderings, seeds = list(variants) or list(VARIANTS), list(renderings), list(seeds)
+    variants, seeds = list(dict.fromkeys(variants)) or list(VARIANTS), list(dict.fromkeys(seeds))
+    renderings = list(renderings)
     for name in variants:
         choose("variant", name, VARIANTS)
 
@@ -198,7 +199,8 @@ class _Processes:
         command += [cell.variant, cell.rendering, str(cell.seed)]
         if until is not None:
             command += ["--until", str(until)]
-        with log.open("wb") as file:
+        # What an earlier process of this cell has written stays: it may still be running.
+        with log.open("ab") as file:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the others.
             process = subprocess.Popen(
                 command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True

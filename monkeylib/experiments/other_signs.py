@@ -130,16 +130,11 @@ def shrink_other_signs(question: TestQuestion, side: int) -> TestQuestion:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Ask base and Monkey for large signs, and write the table of their answers."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--questions", type=int, default=COUNT)
-    options = parser.parse_args(arguments)
+    argparse.ArgumentParser(description=main.__doc__).parse_args(arguments)
 
     profile = profiles.load_profile(resources.COMMITTED_PROFILE)
     models = [load_model(folder) for folder in (base_checkpoint(profile), resources.shipped_monkey())]
-    try:
-        rows = compare(models, profile.image_size, profile.tile_size, options.questions, progress=True)
-    except ValueError as error:
-        parser.error(str(error))
+    rows = compare(models, profile.image_size, profile.tile_size, COUNT, progress=True)
     print(resources.display_path(tables.write_table(rows, TABLE, profile.name)))
 
 

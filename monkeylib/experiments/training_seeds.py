@@ -29,6 +29,7 @@ from monkeylib.tables import Row
 from monkeylib.training import finetune
 
 TABLE = "training_seeds"
+SEEDS = (0, 1, 2)  # of the published table
 ALL_SEEDS = "all"
 COUNTS = {"fine": 600, "large": 600, "general": 600}  # questions about each set of images
 
@@ -99,10 +100,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment with some seeds, and write its table."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--profile", default=resources.SHIPPED_MONKEY)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=SEEDS, help="others than 0 1 2: another table"
+    )
     options = parser.parse_args(arguments)
 
     profile = profiles.load_profile(options.profile)
+    try:
+        profiles.require_own_name(profile)
+    except ValueError as error:
+        parser.error(str(error))
     if profile.name == resources.COMMITTED_PROFILE:
         parser.error(
             f"this would replace the table of {resources.SHIPPED_MONKEY} in {profile.name}'s results: give "
@@ -111,8 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Results of the shipped model stand beside all others of its size.
     is_shipped = profile.name == resources.SHIPPED_MONKEY
     place = resources.COMMITTED_PROFILE if is_shipped else profile.name
-    rows = compare(profile, options.seeds, progress=True)
-    print(resources.display_path(tables.write_table(rows, TABLE, place)))
+    seeds = tuple(dict.fromkeys(options.seeds))
+    name = TABLE if seeds == SEEDS else "-".join([TABLE, *map(str, seeds)])
+    rows = compare(profile, seeds, progress=True)
+    print(resources.display_path(tables.write_table(rows, name, place)))
 
 
 if __name__ == "__main__":

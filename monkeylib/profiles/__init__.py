@@ -29,7 +29,7 @@ _ORDER = (
 # Profiles that extend each other, at most; the library's own need two.
 _MAX_PARENTS = 10
 
-__all__ = ["Profile", "build_config", "load_profile", "profile_names"]
+__all__ = ["Profile", "build_config", "load_profile", "profile_names", "require_own_name"]
 
 
 def profile_names() -> list[str]:
@@ -63,6 +63,19 @@ def load_profile(name: str) -> Profile:
         )
     settings.values["name"] = title
     return validate(Profile, settings)
+
+
+def require_own_name(profile: Profile) -> None:
+    """Check that a profile has no other one's name, before something is kept under it.
+
+    Raises:
+        ValueError: one of the library's profiles is called so, and has other settings.
+    """
+    if profile.name in profile_names() and profile != load_profile(profile.name):
+        raise ValueError(
+            f"{profile.name} is a profile of the library, and this one has other settings: give its file "
+            "another name, since results and runs of a profile lie under its name"
+        )
 
 
 def _find(name: str, folder: Path | None = None) -> Path:

@@ -300,7 +300,8 @@ class AblationConfig(ProfileSection):
         warmup: share of the steps that warm up; by default that of the training. Few steps need a larger one.
         micro_batch_size: examples that go through the model at once; by default as many as fit.
         counts: questions of each split, before the first step and after the last one.
-        curve_steps: steps between them after which a variant is scored, too.
+        curve_steps: steps between them after which a variant is scored, too; those from the last one on, as a
+            shorter profile has from the one that it extends, are left out.
         curve_counts: questions of each split then, the first ones of `counts`.
     """
 

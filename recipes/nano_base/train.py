@@ -19,6 +19,7 @@ The curriculum has eight phases, all on synthetic images that are rendered on th
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import tempfile
@@ -420,6 +421,7 @@ def main(seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
     try:
         main()
     except (BlockingIOError, FileExistsError, RunDiffers) as error:

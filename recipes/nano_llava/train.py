@@ -13,6 +13,7 @@ visual tokens. `make nano-llava` runs everything; a run that was interrupted is 
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -306,4 +307,5 @@ def main(
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
     main()

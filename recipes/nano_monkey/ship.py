@@ -11,6 +11,7 @@ weights that are there.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -216,4 +217,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=main.__doc__).parse_args()
     main()

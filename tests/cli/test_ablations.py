@@ -87,3 +87,12 @@ def test_unknown_variant_is_a_sentence(call):
     code, _, errors = call("ablations", "--profile", "smoke", "--only", "lora")
     assert code == 2
     assert "no variant called 'lora'" in errors
+
+
+def test_own_profile_with_the_name_of_another_is_refused(call, tmp_path):
+    """Its runs and tables would lie among the other one's."""
+    (tmp_path / "nano.yaml").write_text("extends: smoke\n")
+    code, _, errors = call(
+        "ablations", "--profile", tmp_path / "nano.yaml", "--only", "one_view", "--publish"
+    )
+    assert code == 2 and "nano is a profile of the library, and this one has other settings" in errors

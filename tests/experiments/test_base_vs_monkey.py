@@ -1,12 +1,15 @@
 """The evaluation of base and Monkey in its smallest form."""
 
+import errno
 import json
+import shutil
 
 import pytest
 
 from monkeylib import profiles, resources, tables
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.experiments import base_vs_monkey
+from monkeylib.inference import load_model
 from tests.support.smoke_experiments import COUNTS, smallest_profile
 
 
@@ -74,9 +77,31 @@ def test_profile_that_starts_from_random_weights_gets_the_same_base_each_time(ou
 
     assert json.loads((folder / "config.json").read_text())["views"] == "global"
 
-    # Without its config, the untrained model is written again.
-    (folder / "config.json").unlink()
+    # It is written once, and again where it is gone.
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert base_vs_monkey.base_checkpoint(smoke) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+    shutil.rmtree(folder)
     assert (base_vs_monkey.base_checkpoint(smoke) / "model.safetensors").read_bytes() == weights
+
+
+def test_untrained_base_has_the_settings_of_its_profile_and_is_whole(outputs, monkeypatch):
+    smoke = profiles.load_profile("smoke")
+    fewer = smoke.model_copy(update={"queries": smoke.queries - 7})
+    folders = [base_vs_monkey.base_checkpoint(profile) for profile in (smoke, fewer)]
+    tokens = [load_model(folder).processor.visual_tokens() for folder in folders]
+    assert tokens == [smoke.queries, fewer.queries]
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "no room")
+
+    # Killed or out of room in between: nothing half-written is taken for a model.
+    shutil.rmtree(folders[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("monkeylib.processing.MonkeyProcessor.save_pretrained", fail)
+        with pytest.raises(OSError, match="no room"):
+            base_vs_monkey.base_checkpoint(smoke)
+    assert not folders[0].exists()
 
 
 def test_base_of_nano_is_the_shipped_one():

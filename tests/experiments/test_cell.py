@@ -6,9 +6,9 @@ import pytest
 from monkeylib.data.synthetic import label_levels
 from monkeylib.evaluation.likelihood import AnswerScores
 from monkeylib.experiments import cell as cells
-from monkeylib.experiments.cell import Cell, run_cell
+from monkeylib.experiments.cell import Cell, run_cell, scored_steps
 from monkeylib.experiments.scoring import PERMUTED, step_file, write_scores
-from monkeylib.profiles import build
+from monkeylib.profiles import build, load_profile
 from tests.support.smoke_experiments import smallest_profile
 
 
@@ -140,3 +140,10 @@ def test_first_steps_whose_scores_are_gone_are_trained_anew(outputs):
     (cells.scores_folder_of(profile, cell) / "step-0001.npz").unlink()
     assert cells.run_first_steps(profile, cell, 2) == rows
     assert {row["step"] for row in rows} == {0, 1, 2}
+
+
+def test_steps_of_a_longer_profile_are_left_out_of_a_shorter_curve():
+    nano = load_profile("nano")
+    assert scored_steps(nano) == [0, 10, 30, 60, 120]
+    short = nano.model_copy(update={"ablation": nano.ablation.model_copy(update={"steps": 30})})
+    assert scored_steps(short) == [0, 10, 30]

@@ -142,6 +142,12 @@ def test_profile_reaches_the_process_of_a_cell_as_it_is(name):
     assert type(profile).model_validate_json(profile.model_dump_json()) == profile
 
 
+def test_cells_that_are_named_twice_run_once():
+    assert grid.list_cells(["one_view", "one_view"], (), [0, 1, 0]) == [
+        Cell("one_view", "ordinary", seed) for seed in (0, 1)
+    ]
+
+
 def test_plan_counts_runs_operations_and_memory():
     cells = grid.list_cells(["per_tile", "one_view"])
     smoke = {row["variant"]: row for row in grid.plan(SMOKE, cells)}

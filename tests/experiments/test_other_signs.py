@@ -60,17 +60,15 @@ def test_a_caption_is_refused():
         other_signs.shrink_other_signs(caption, 96)
 
 
-def test_too_few_questions_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    with pytest.raises(SystemExit):
-        other_signs.main(["--questions", "2"])
-    errors = capsys.readouterr().err
-    assert "none of 2 questions about test images asks for a large sign beside others" in errors
+def test_too_few_questions_are_refused():
+    with pytest.raises(ValueError, match="none of 2 questions about test images asks for a large sign"):
+        other_signs.compare([], SIZE, 96, 2)
 
 
 def test_the_table_compares_base_and_monkey_both_times(tmp_path, monkeypatch):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    other_signs.main(["--questions", "60"])
+    monkeypatch.setattr(other_signs, "COUNT", 60)
+    other_signs.main([])
     rows = tables.read_table(other_signs.TABLE, "nano")
 
     for images in ("test", "fresh"):

@@ -12,8 +12,9 @@ def short(monkeypatch):
 
 def test_each_seed_and_all_of_them_are_compared_with_the_base(short, tmp_path, monkeypatch):
     monkeypatch.setenv("MONKEYLIB_OUTPUTS", str(tmp_path))
-    training_seeds.main(["--profile", "smoke", "--seeds", "1", "2"])
-    rows = tables.read_table(training_seeds.TABLE, "smoke")
+    training_seeds.main(["--profile", "smoke", "--seeds", "1", "2", "1"])
+    # The table of the seeds 0, 1 and 2 is another one.
+    rows = tables.read_table(f"{training_seeds.TABLE}-1-2", "smoke")
     assert [(row["images"], row["split"], row["seed"]) for row in rows] == [
         (images, split, seed)
         for images in ("test", "fresh")
@@ -53,4 +54,10 @@ def test_the_table_of_the_shipped_model_is_not_replaced_by_that_of_nano(tmp_path
     with pytest.raises(SystemExit):
         training_seeds.main(["--profile", "nano", "--seeds", "1"])
     assert "this would replace the table of nano-monkey in nano's results" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+
+    # Nor by that of another profile which has its name.
+    (tmp_path / "nano-monkey.yaml").write_text("extends: smoke\n")
+    with pytest.raises(SystemExit):
+        training_seeds.main(["--profile", str(tmp_path / "nano-monkey.yaml")])
+    assert "nano-monkey is a profile of the library, and this one has other" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["nano-monkey.yaml"]
