@@ -73,6 +73,14 @@ def test_blind_baseline_stands_beside_the_scores(outputs):
     blind, monkey, _ = claims.scores_table(SMOKE)
     assert blind["fine"] == "25.0" and monkey["fine"] == "0.0 → 50.0"
 
+    blind, untrained = claims.references(SMOKE)
+    assert blind == {"model": "no image", "fine": "25.0", "large": "25.0", "general": "25.0"}
+    assert untrained["model"] == "untrained" and untrained["fine"] == "0.0"
+
+
+def test_references_that_the_results_lack_are_left_out(outputs):
+    assert claims.references(SMOKE) == []
+
 
 def test_differences_are_to_variants_with_the_same_questions(outputs):
     cells = [Cell(variant, "ordinary", 0) for variant in ("per_tile", "shared", "tiles_3x3")]

@@ -21,6 +21,7 @@ def test_each_seed_and_all_of_them_are_compared_with_the_base(short, tmp_path, m
         for split in ("fine", "general")
         for seed in ("1", "2", "all")
     ]
+    assert all(row["machine"] and row["date"] and "commit" in row for row in rows)
     for first, second, both in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
         assert first["base"] == second["base"] == both["base"]
         assert both["monkey"] == pytest.approx((first["monkey"] + second["monkey"]) / 2)
