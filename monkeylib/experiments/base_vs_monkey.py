@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -58,7 +59,8 @@ def base_checkpoint(profile: Profile) -> Path:
     folder = profile.runs / f"untrained-{json_digest(settings)[:8]}"
     if not folder.exists():
         torch.manual_seed(0)  # the same untrained model each time
-        with resources.create_folder(folder) as temporary:
+        # Another process may write the same in the meantime.
+        with contextlib.suppress(FileExistsError), resources.create_folder(folder) as temporary:
             build.build_model(one_view, processor).save_pretrained(temporary)
             processor.save_pretrained(temporary)
 

@@ -39,7 +39,7 @@ COUNT = 2400  # questions about large text, of which about a quarter ask for one
 
 
 def compare(
-    models: Sequence[Monkey], size: tuple[int, int], side: int, count: int = COUNT, progress: bool = False
+    models: Sequence[Monkey], size: tuple[int, int], side: int, count: int, progress: bool = False
 ) -> list[Row]:
     """Score base and Monkey on large signs, with the other signs as they are and shrunk.
 
@@ -65,7 +65,7 @@ def compare(
         if not questions:
             raise ValueError(
                 f"none of {count} questions about {images} images asks for a large sign beside others, as "
-                f"about every fourth does: ask for more, {COUNT} by default"
+                "about every fourth does: ask for more"
             )
         numbers = np.array([len(question.sample.signs) for question in questions])
 

@@ -10,6 +10,7 @@ from monkeylib import profiles, resources, tables
 from monkeylib.evaluation.examples import read_predictions
 from monkeylib.experiments import base_vs_monkey
 from monkeylib.inference import load_model
+from monkeylib.processing import MonkeyProcessor
 from tests.support.smoke_experiments import COUNTS, smallest_profile
 
 
@@ -92,13 +93,26 @@ def test_untrained_base_has_the_settings_of_its_profile_and_is_whole(outputs, mo
     tokens = [load_model(folder).processor.visual_tokens() for folder in folders]
     assert tokens == [smoke.queries, fewer.queries]
 
+    # Another process has written it while this one did.
+    shutil.move(folders[0], outputs / "whole")
+    save = MonkeyProcessor.save_pretrained
+    with monkeypatch.context() as patch:
+
+        def save_beside_another(processor, folder):
+            save(processor, folder)
+            shutil.copytree(outputs / "whole", folders[0])
+
+        patch.setattr(MonkeyProcessor, "save_pretrained", save_beside_another)
+        assert base_vs_monkey.base_checkpoint(smoke) == folders[0]
+    assert len(list(folders[0].parent.iterdir())) == 2
+
     def fail(*arguments, **options):
         raise OSError(errno.ENOSPC, "no room")
 
     # Killed or out of room in between: nothing half-written is taken for a model.
     shutil.rmtree(folders[0])
     with monkeypatch.context() as patch:
-        patch.setattr("monkeylib.processing.MonkeyProcessor.save_pretrained", fail)
+        patch.setattr(MonkeyProcessor, "save_pretrained", fail)
         with pytest.raises(OSError, match="no room"):
             base_vs_monkey.base_checkpoint(smoke)
     assert not folders[0].exists()
